@@ -427,11 +427,11 @@ impl Control {
         self.history.get(&generation)
     }
 
-    /// Whether these tables have a host as real server of place `n`.
-    pub fn has_server(&self, published: &Published, plan: &Plan, n: usize, host: usize) -> bool {
+    /// What a host has as real server of place `n`, if these tables have it.
+    pub fn weight(&self, published: &Published, plan: &Plan, n: usize, host: usize) -> Option<u32> {
         let address = self.server(plan, n, host).server.ip();
-        let service = published.service(n);
-        service.is_some_and(|service| service.servers.iter().any(|server| server.address == address))
+        let mut servers = published.service(n)?.servers.iter();
+        servers.find(|server| server.address == address).map(|server| server.weight)
     }
 
     /// A service exists, as wished.

@@ -317,11 +317,12 @@ impl<L: Subject> World<L> {
         of_clients
     }
 
-    /// What becomes of a client's packet for a real server that is not in its worker's tables any more: it may end the connection and
-    /// begin anew (`expire_nodest_conn`).
+    /// What becomes of a client's packet for a real server that is not in its worker's tables any more, or of its SYN for one of weight 0: it may
+    /// end the connection and begin anew (`expire_nodest_conn`).
     fn ends_without_server(&self, worker: usize, sent: &Sent) -> bool {
         let Some((key, host)) = self.ledger.server(sent.binding) else { return false };
-        let is_wanted = match self.control.sysctls().expire_nodest_conn {
+        let value = self.control.sysctls().expire_nodest_conn;
+        let is_wanted = match value {
             0 => false,
             1 => true,
             _ => !key.is_tcp(),
@@ -331,7 +332,11 @@ impl<L: Subject> World<L> {
         }
         let Some(published) = self.control.published(self.director.generation(worker)) else { return false };
         let (place, host) = (usize::from(key.place), host as usize);
-        !self.control.has_server(published, &self.plan, place, host)
+        match self.control.weight(published, &self.plan, place, host) {
+            None => true,
+            Some(0) => value == 1 && key.is_tcp() && sent.effect == Effect::Opens,
+            Some(_) => false,
+        }
     }
 
     fn turn_all(&mut self) -> Checked {

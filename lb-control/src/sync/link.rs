@@ -48,7 +48,7 @@ impl Link {
     }
 
     /// `size`: bytes that may wait to be read, and to be sent; 0: what we choose, and the system's.
-    fn try_open(daemon: &SyncDaemon, size: u32) -> io::Result<Link> {
+    pub(super) fn try_open(daemon: &SyncDaemon, size: u32) -> io::Result<Link> {
         let family = match daemon.group {
             IpAddr::V4(_) => AddressFamily::INET,
             IpAddr::V6(_) => AddressFamily::INET6,
@@ -106,6 +106,17 @@ impl Link {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the interface was made again"));
         }
         Ok(())
+    }
+
+    /// Hops that its multicast goes, and bytes of its receive and send buffers.
+    #[cfg(test)]
+    pub(super) fn options(&self) -> (u32, usize, usize) {
+        let hops = match self.group {
+            SocketAddr::V4(_) => sockopt::ip_multicast_ttl(&self.socket).expect("IP_MULTICAST_TTL"),
+            SocketAddr::V6(_) => sockopt::ipv6_multicast_hops(&self.socket).expect("IPV6_MULTICAST_HOPS"),
+        };
+        let receives = sockopt::socket_recv_buffer_size(&self.socket).expect("SO_RCVBUF");
+        (hops, receives, sockopt::socket_send_buffer_size(&self.socket).expect("SO_SNDBUF"))
     }
 
     pub(super) async fn send(&self, message: &[u8]) -> io::Result<()> {

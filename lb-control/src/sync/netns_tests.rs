@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::runtime::Builder;
 
+use super::link::Link;
 use super::*;
 use crate::daemon::fake::FakePlane;
 use crate::netns::{in_namespace, sh};
@@ -66,6 +67,32 @@ fn daemons_are_there_again_when_their_interface_was_made_again() {
             until_joined(&state, "after a while without").await;
             drop(tell);
             life.await.expect("it ends with who wants it");
+        });
+    });
+}
+
+#[test]
+fn the_group_has_the_hops_and_the_buffers_that_were_asked_for() {
+    in_namespace(|| {
+        make_wire();
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            for (group, ttl) in [("224.0.0.81", 7), ("ff02::81", 9)] {
+                let group = group.parse().expect("an address");
+                let daemon = SyncDaemon { group, ttl, ..SyncDaemon::new(SyncRole::Master, "left") };
+                for size in [0, 100_000] {
+                    let link = Link::try_open(&daemon, size).expect("a link");
+                    let (hops, receives, sends) = link.options();
+                    assert_eq!(hops, u32::from(ttl));
+                    // The kernel doubles what it is told, for its own book-keeping (socket(7)).
+                    let is_asked_for = size > 0;
+                    assert_eq!(
+                        [receives == 200_000, sends == 200_000],
+                        [is_asked_for; 2],
+                        "{receives} {sends}"
+                    );
+                }
+            }
         });
     });
 }

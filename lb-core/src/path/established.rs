@@ -3,7 +3,7 @@
 //! This is where nearly all packets go. The straight line is in `established`; whatever is not ordinary turns off it
 //! into a function of its own.
 
-use super::expected::is_awaited;
+use super::expected::{held_control, is_awaited};
 use super::rewrite::{self, Offload, Outcome, Plain};
 use super::waiting::Going;
 use super::{Io, Path, ask};
@@ -19,7 +19,7 @@ use crate::packet::Packet;
 use crate::tables::{HopId, NextHop, Protocol, Reachability, Way};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::sctp;
+use crate::wire::sctp::{self, INIT};
 use crate::wire::tcp::SYN;
 
 impl<P: Packet> Path<P> {
@@ -246,7 +246,8 @@ impl<P: Packet> Path<P> {
         let services = &self.tables.services;
         let entry = self.flows.entry_mut(id);
         let timeout = self.timeouts.of(entry.protocol(), entry.state());
-        entry.renew(self.tables.generation, self.tables.looks_at_each());
+        let is_looked_at = self.tables.looks_at_each() || self.tables.is_left_by_syn(entry.server());
+        entry.renew(self.tables.generation, is_looked_at);
         if entry.is_tracked() {
             return;
         }
@@ -487,15 +488,29 @@ impl<P: Packet> Path<P> {
         (headers.tcp_flags & SYN != 0) | (headers.protocol == Protocol::SCTP)
     }
 
-    /// Whether a packet of a connection that is over begins the next one.
+    /// Whether a packet of a connection that is over, or whose real server is quiesced, begins the next one.
     fn is_followed(&self, packet: &P, headers: &Headers, at: FlowRef) -> bool {
         let state = self.flows.entry(at.id()).state();
         match headers.protocol {
-            Protocol::TCP => self.starts_anew(TcpState::from_u8(state), at, headers),
-            Protocol::SCTP => sctp::chunk(packet.data(), headers)
-                .is_some_and(|chunk| self.is_reopened(SctpState::from_u8(state), at, chunk)),
+            Protocol::TCP => {
+                self.starts_anew(TcpState::from_u8(state), at, headers)
+                    || headers.tcp_flags & SYN != 0 && self.is_left(at)
+            }
+            Protocol::SCTP => sctp::chunk(packet.data(), headers).is_some_and(|chunk| {
+                self.is_reopened(SctpState::from_u8(state), at, chunk) || chunk == INIT && self.is_left(at)
+            }),
             _ => false,
         }
+    }
+
+    /// Whether a client that begins anew leaves its real server, which is quiesced: with `expire_nodest_conn` 1. What an FTP session awaits does
+    /// not; with the kernel it is lost.
+    fn is_left(&self, at: FlowRef) -> bool {
+        let entry = self.flows.entry(at.id());
+        at.direction() == Direction::Original
+            && !entry.is_ipvs_off()
+            && self.tables.is_left_by_syn(entry.server())
+            && held_control(&self.flows, at.id()).is_none()
     }
 
     /// A client's SYN for a connection that is over begins a new one; where a template or a control connection has it, only if it must

@@ -138,8 +138,9 @@ impl<P: Packet> Path<P> {
             zones: Zones::NONE,
         };
         let Some(id) = self.insert(&new) else { return false };
+        let is_looked_at = self.tables.looks_at_each() || self.tables.is_left_by_syn(expect.server);
         let entry = self.flows.entry_mut(id);
-        entry.renew(self.tables.generation, self.tables.looks_at_each());
+        entry.renew(self.tables.generation, is_looked_at);
         // The control connection's worker had older tables.
         if !self.tables.serves(entry.is_ipv6()) {
             entry.set_ipvs_off();

@@ -326,8 +326,9 @@ impl<P: Packet> Path<P> {
             zones: Zones::NONE,
         };
         let id = self.insert(&new)?;
+        let is_looked_at = self.tables.looks_at_each() || self.tables.is_left_by_syn(server);
         let entry = self.flows.entry_mut(id);
-        entry.renew(self.tables.generation, self.tables.looks_at_each());
+        entry.renew(self.tables.generation, is_looked_at);
         // Most go to a real server that others went to.
         if method != Method::Translated
             && let Some(hop) = self.known_hops.get(after.dst)

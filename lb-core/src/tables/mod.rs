@@ -40,6 +40,7 @@ pub use zone::Zone;
 pub use crate::wire::proxy::Version as ProxyVersion;
 
 use crate::flow::Tuple;
+use crate::ids::ServerId;
 use crate::path::FlowEvents;
 use crate::rule::Rules;
 use crate::rule::fingerprint::Fingerprints;
@@ -140,6 +141,14 @@ impl Tables {
     #[inline]
     pub fn looks_at_each(&self) -> bool {
         self.rules.are_active() || self.settings.sysctls.conntrack.acct != 0
+    }
+
+    /// Whether a client's SYN or INIT leaves this real server's connection for another one: it has weight 0, and `expire_nodest_conn` is 1
+    /// (Linux, `net/netfilter/ipvs/ip_vs_core.c`, `ip_vs_in`).
+    #[inline]
+    pub fn is_left_by_syn(&self, server: ServerId) -> bool {
+        self.settings.sysctls.expire_nodest_conn == 1
+            && self.services.server(server).is_some_and(|server| server.weight == 0)
     }
 
     /// Whether packets and bytes of each connection are counted.

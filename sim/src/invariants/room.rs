@@ -65,7 +65,7 @@ impl Room {
         if early.made_room || early.are_bereft {
             let is_removed = |key: &Key, host: u32| {
                 published.is_some_and(|published| {
-                    !world.control.has_server(published, &world.plan, key.place.into(), host as usize)
+                    world.control.weight(published, &world.plan, key.place.into(), host as usize).is_none()
                 })
             };
             let (now, ledger) = (world.tick(), &mut world.ledger);

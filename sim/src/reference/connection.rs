@@ -204,6 +204,17 @@ impl Connection {
         let mode = if is_free { sysctls.conn_reuse_mode } else { 0 };
         self.state.starts_anew(read, self.method, is_told, mode)
     }
+
+    /// Whether a client's packet begins anew as far as its protocol goes, in whatever state its connection is. What an FTP session awaits is
+    /// begun by none.
+    pub(super) fn may_be_left(&self, read: &Read) -> bool {
+        match self.state {
+            _ if self.controlled_by.is_some() => false,
+            State::Tcp(_) | State::Awaited => read.tcp_flags & SYN != 0,
+            State::Sctp(_) => read.chunk == Some(INIT),
+            State::Udp => false,
+        }
+    }
 }
 
 impl Reference {

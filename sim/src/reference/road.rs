@@ -348,6 +348,12 @@ impl Reference {
             // Silently, and the timer runs on: adding the server again resumes.
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
+        let is_quiesced = || services.server(connection.server).is_some_and(|server| server.weight == 0);
+        if is_from_client && sysctls.expire_nodest_conn == 1 && connection.may_be_left(&read) && is_quiesced()
+        {
+            self.end(number);
+            return self.first(packet, read);
+        }
         match self.before(packet, read, number, direction) {
             Becomes::Goes(packet, read) => self.go_on(packet, read, number, direction),
             Becomes::Opens(packet, read, is_first) => {

@@ -55,6 +55,25 @@ fn an_error_about_an_unknown_connection_is_the_hosts_unless_it_is_scheduled() {
 }
 
 #[test]
+fn an_error_of_icmpv6_is_scheduled_too() {
+    let sent = tcp(C2D, ("2001:db8::10", 80), ("2001:db8::100", 4000), "A");
+    let [router, service] =
+        ["2001:db8::7", "2001:db8::10"].map(|a| a.parse::<std::net::Ipv6Addr>().unwrap().octets());
+    let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1).ipv6(router, service, 60);
+    let mut too_big = Vec::new();
+    builder.icmpv6_raw(2, 0, [0, 0, 5, 0]).write(&mut too_big, &sent[14..]).unwrap();
+    assert_eq!(director(0, |_| ()).receive(WAN, &[too_big.clone()]).to_twin.len(), 1);
+    let out = director(1, |_| ()).receive(WAN, &[too_big]).sent;
+    let data = out[0].1.data();
+    let quoted = &data[14 + 40 + 8..];
+    let at = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).unwrap();
+    assert_eq!([at(&data[38..54]), at(&quoted[8..24])].map(IpAddr::from), [ip("fd00::11"); 2]);
+    assert_eq!(quoted[40..42], 8080_u16.to_be_bytes());
+    let parsed = etherparse::Icmpv6Slice::from_slice(&data[54..]).unwrap();
+    assert!(parsed.is_checksum_valid(at(&data[22..38]), at(&data[38..54])));
+}
+
+#[test]
 fn it_goes_where_a_hash_sends_the_connections_own_packets() {
     let by_hash = |service: &mut Service| {
         let (id, key, servers) = (service.id, service.key, service.servers.clone());

@@ -1,6 +1,8 @@
 //! SCTP: associations through the director, their states, and checksums that follow the ports.
 
+use super::shared::{changed, take_over};
 use super::*;
+use crate::path::Taken;
 use crate::tables::Tunnel;
 use crate::wire::crc32c::tests::slow as crc32c;
 use crate::wire::sctp::*;
@@ -421,4 +423,40 @@ fn a_packet_without_a_chunk_is_malformed() {
     let out = director.receive(WAN, &[sctp(C2D, ("192.0.2.100", 4000), (VIP, 80), &[], 0)]);
     assert_eq!((out.sent.len(), out.to_twin.len()), (0, 0));
     assert_eq!(director.dropped(DropReason::TruncatedSctp), 1);
+}
+
+#[test]
+fn an_association_goes_on_at_the_director_that_was_told_of_it() {
+    let sharing = |forward| {
+        let mut tables = by(3, forward, 8080);
+        tables.settings.is_sharing = true;
+        let mut director = Director::new();
+        director.path.adopt(tables.into());
+        director
+    };
+    let mut master = sharing(Forward::Masq);
+    for (is_answer, chunks) in
+        [(false, [INIT]), (true, [INIT_ACK]), (false, [COOKIE_ECHO]), (true, [COOKIE_ACK])]
+    {
+        match is_answer {
+            true => master.receive(LAN, &[from_server(&chunks)]),
+            false => master.receive(WAN, &[from_client(&chunks)]),
+        };
+        assert_eq!(changed(&mut master).len(), usize::from(chunks == [COOKIE_ACK]), "not of the handshake");
+    }
+    assert_eq!(master.states(), ["ESTABLISHED"]);
+    master.receive(WAN, &[from_client(&[SHUTDOWN])]);
+    let told = changed(&mut master);
+    let mut backup = sharing(Forward::Masq);
+    assert_eq!(take_over(&mut backup, &told[0]), Taken::New);
+    assert_eq!((told.len(), backup.states()), (1, master.states()));
+    let out = backup.receive(WAN, &[from_client(&[DATA])]);
+    assert_eq!(read(out.sent[0].1.data()).1, (ip("10.0.0.11"), 8080));
+    assert!(read(out.sent[0].1.data()).2, "the checksum");
+    let out = backup.receive(LAN, &[from_server(&[SHUTDOWN_ACK])]);
+    assert_eq!(read(out.sent[0].1.data()).0, (ip(VIP), 80));
+    assert_eq!(backup.states(), ["S-ACK-SENT"]);
+    let back = changed(&mut backup);
+    assert_eq!(take_over(&mut master, &back[0]), Taken::Updated);
+    assert_eq!(master.states(), backup.states());
 }

@@ -227,3 +227,29 @@ fn sloppy_tcp_lets_any_packet_but_a_reset_begin_a_connection() {
         }
     }
 }
+
+#[test]
+fn a_syn_leaves_a_quiesced_real_server_with_expire_nodest_conn_1() {
+    for (value, next) in [(0, 11), (1, 12), (2, 11)] {
+        for forward in [Forward::Masq, Forward::Direct] {
+            let weighted = |weight| {
+                move |service: &mut Service| {
+                    service.servers.iter_mut().for_each(|server| server.forward = forward);
+                    service.servers[0].weight = weight;
+                }
+            };
+            let mut director = Director::new();
+            director.path.adopt(with(2, "expire_nodest_conn", value, weighted(1)).into());
+            let to = |director: &mut Director, flags: &[&str]| {
+                let packets: Vec<_> = flags.iter().map(|flags| from_client(4000, flags)).collect();
+                let sent = director.receive(WAN, &packets).sent;
+                sent.iter().map(|(_, frame)| frame.data()[..6].to_vec()).collect::<Vec<_>>()
+            };
+            assert_eq!(to(&mut director, &["S", "A"]), [server_mac(11); 2]);
+            director.path.adopt(with(3, "expire_nodest_conn", value, weighted(0)).into());
+            let servers = [11, 11, next].map(server_mac);
+            assert_eq!(to(&mut director, &["A", "FA", "S"]), servers, "{value} {forward:?}");
+            assert_eq!(director.path.check_connections(), Ok(()));
+        }
+    }
+}
