@@ -138,7 +138,11 @@ impl<P: Packet> Path<P> {
         };
         if let Some(at) = attached.map(FlowRef::opposite) {
             (passage.state, passage.at, passage.of) = (state, Some(at), Some(at.id()));
-            passage.ended = (!self.flows.is_live(at.id())).then_some(headers.ip_len);
+            if !self.flows.is_live(at.id()) {
+                passage.ended = Some(headers.ip_len);
+                (passage.connection_mark, passage.labels) =
+                    of.map_or((0, Labels::NONE), |of| (of.connection_mark, of.labels));
+            }
         } else if let Some(original) = begun {
             (passage.state, passage.original, passage.answers) =
                 (state, Some(original), Some(headers.ip_len));

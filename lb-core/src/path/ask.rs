@@ -278,7 +278,7 @@ impl<P: Packet> Path<P> {
                     true => original.reversed(),
                     false => self.flows.tuple(id, Direction::Reply),
                 },
-                mark: tracked.mark,
+                mark: if passage.ended.is_some() { passage.connection_mark } else { tracked.mark },
                 zones: self.flows.zones(id),
                 told_by: tracked.told_by(),
                 expires: entry.expires().since(passage.now) / Tick::PER_SECOND,

@@ -47,6 +47,9 @@ impl<P: Packet> Path<P> {
         let is_expected = self.flows.tracked(at.id()).status.has(Status::EXPECTED);
         self.tell(if is_expected { Told::RELATED } else { Told::NEW }, at.id());
         if outcome.is_err() {
+            // What its client is told of it is asked with what rules wrote there.
+            passage.connection_mark = self.flows.tracked(at.id()).mark;
+            passage.labels = self.flows.labels(at.id());
             self.end(at.id());
         }
         outcome

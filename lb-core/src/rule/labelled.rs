@@ -15,7 +15,7 @@ pub struct Labelled<'a> {
 
 impl Labelled<'_> {
     pub(crate) fn get(&self) -> Labels {
-        self.at.map_or(*self.to_be, |id| self.flows.labels(id))
+        self.at.filter(|&id| self.flows.is_live(id)).map_or(*self.to_be, |id| self.flows.labels(id))
     }
 
     /// One more. False: there is no room for such a set of labels.

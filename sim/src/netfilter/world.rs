@@ -28,7 +28,7 @@ use lb_core::time::{Tick, Timeout};
 
 use super::error::Error;
 use super::fragments::{Cut, OnePiece, Whole};
-use super::model::{Chain, Chains, Counts, Fate, Forwarding, Netfilter, Service};
+use super::model::{Chain, Chains, Counts, Fate, Forwarding, Netfilter};
 use super::net::Net;
 use super::packet::{OnWire, Packet, Says};
 use super::rule::{self, chains};
@@ -387,10 +387,10 @@ impl World {
         Ok(())
     }
 
-    /// From which end of the director's a connection by FullNAT is that has just begun, whose client's packets are such.
+    /// From which end of the director's a connection by FullNAT is, whose client's packets are such: one that has just begun, if the packet did begin one. It
+    /// may have taken the place of one that tracking knew, of which an untracked packet is none.
     fn local_end(&self, ends: &Tuple) -> Option<(IpAddr, u16)> {
-        let is_full_nat = |service: &Service| service.forwarding == Forwarding::FullNat;
-        self.model.service.filter(|service| is_full_nat(service) && !self.model.knows(ends))?;
+        self.model.service.filter(|service| service.forwarding == Forwarding::FullNat)?;
         let mut local = None;
         for worker in &self.workers {
             worker.list(0, u32::MAX, self.now, &mut |view| {

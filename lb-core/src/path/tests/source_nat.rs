@@ -59,6 +59,22 @@ fn what_the_client_is_told_of_a_connection_that_has_ended_is_asked_with_what_tha
     assert_eq!(director.path.mine.dropped(DropReason::Rule, Hook::Output).get(), 1);
 }
 
+#[test]
+fn what_the_client_is_told_of_a_connection_that_has_ended_is_asked_with_its_mark_and_labels() {
+    for asked in ["connmark --mark 5", "connlabel --label 3"] {
+        let mut director = director(&[
+            MASQUERADE,
+            "filter INPUT -j CONNMARK --set-mark 5",
+            "filter INPUT -m connlabel --label 3 --set",
+            "filter OUTPUT -d 10.0.0.0/24 -j REJECT",
+            &format!("filter OUTPUT -m {asked} -j DROP"),
+        ]);
+        assert!(director.receive(WAN, &[from_client(4000, "S")]).sent.is_empty(), "{asked}");
+        assert!(director.states().is_empty());
+        assert_eq!(director.path.mine.dropped(DropReason::Rule, Hook::Output).get(), 1);
+    }
+}
+
 type Ends = (IpAddr, u16, IpAddr, u16, u8);
 
 fn one(out: &Out) -> Ends {
