@@ -263,7 +263,9 @@ impl<P: Packet> Path<P> {
         if passage.answers.is_none() || headers.protocol != Protocol::TCP {
             return Ok(seen.dst);
         }
-        match self.ask(nat.0, nat.1, &seen, packet, headers, passage) {
+        // As table mangle has it by then.
+        let last = passage.renumbered.take().unwrap_or(seen);
+        match self.ask(nat.0, nat.1, &last, packet, headers, passage) {
             Verdict::Accept | Verdict::Nat(..) => Ok(seen.dst),
             verdict => Err((verdict, nat.1)),
         }
