@@ -55,6 +55,17 @@ struct Options {
     file: Option<String>,
 }
 
+impl Options {
+    /// How to list, where nothing else is said in this form. What makes sets again does so whole.
+    fn listing(&self, usual: &'static str) -> &'static str {
+        match (self.format.unwrap_or(usual), self.names) {
+            ("plain", true) => "names",
+            ("xml", true) => "namesxml",
+            (format, _) => format,
+        }
+    }
+}
+
 /// Does one command line (without the program's name) and returns its exit code.
 pub fn run(words: &[String], client: &mut Client, around: &mut Surroundings<'_>) -> u8 {
     let mut options = Options::default();
@@ -127,11 +138,8 @@ fn do_words(
     match command {
         "version" => write(around, &format!("{VERSION}, protocol version: 7\n")),
         "help" => write(around, HELP),
-        "list" => {
-            let format = if options.names { "names" } else { options.format.unwrap_or("plain") };
-            list(name, format, options, client, around)
-        }
-        "save" => list(name, options.format.unwrap_or("save"), options, client, around),
+        "list" => list(name, options.listing("plain"), options, client, around),
+        "save" => list(name, options.listing("save"), options, client, around),
         "restore" => match &options.file {
             None => restore(around.input, options, client, &mut *around.errors),
             Some(path) => {
@@ -149,9 +157,15 @@ fn do_words(
                     word.clone()
                 }
             };
-            if let Some(word) = words.iter().find(|word| word.contains('"') || word.contains('\n')) {
-                let message = format!("Syntax error: \" character is not permitted in {word:?}");
-                return Err(Stop::new(1, "", &message));
+            // What cannot stand in a line.
+            let is_none = |word: &&String| {
+                word.contains('\n')
+                    || word.starts_with('"')
+                    || word.contains('"') && word.contains(char::is_whitespace)
+            };
+            if words.iter().any(|word| is_none(&word)) {
+                let message = "Syntax error: \" character is not permitted in comments";
+                return Err(Stop::new(1, "", message));
             }
             let line = words.iter().map(quoted).collect::<Vec<_>>().join(" ");
             let reply = send(client, line, options)?;
@@ -189,7 +203,8 @@ fn list(
     client: &mut Client,
     around: &mut Surroundings<'_>,
 ) -> Result<(), Stop> {
-    let mut path = format!("/v1/sets/list?format={format}&terse={}&sorted={}", options.terse, options.sorted);
+    let terse = options.terse && format != "save";
+    let mut path = format!("/v1/sets/list?format={format}&terse={terse}&sorted={}", options.sorted);
     if let Some(name) = name {
         path += &format!("&name={}", escaped(name));
     }

@@ -61,26 +61,40 @@ fn option(kind: &SetType, name: &str) -> Option<bool> {
     is_there.then_some(has_value)
 }
 
-/// Whether a type has all the options that these words are, each with its value, whatever that is, and once: this is asked first.
+/// Whether a type has all the options that these words are, each with its value, whatever that is: this is asked first.
 fn look_over(kind: &SetType, words: &[&str]) -> Result<(), Refusal> {
-    let mut said = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let name = word.strip_prefix("--").unwrap_or(word);
         match option(kind, name) {
             None => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
-            Some(false) => continue,
-            Some(true) if words.next().is_some() => said.push(name),
-            Some(true) => {
+            Some(true) if words.next().is_none() => {
                 return Err(Refusal::parameter(format!("Missing mandatory argument of option `{word}'")));
             }
+            Some(_) => {}
         }
     }
-    let twice = said.iter().enumerate().find(|(at, name)| said[..*at].contains(name));
-    match twice {
-        Some((_, name)) => Err(Refusal::syntax(format!("{name} already specified"))),
-        None => Ok(()),
-    }
+    Ok(())
+}
+
+/// What an option is about: it is said once, by whichever name.
+fn about(kind: &SetType, name: &str) -> Option<&'static str> {
+    let is_bitmap = kind.is_bitmap();
+    Some(match name {
+        "4" | "6" | "family" => "family",
+        "range" | "network" | "from" if is_bitmap => "from",
+        "to" if is_bitmap => "to",
+        "hashsize" => "hashsize",
+        "maxelem" => "maxelem",
+        "bucketsize" => "bucketsize",
+        "initval" => "initval",
+        "timeout" => "timeout",
+        "netmask" => "netmask",
+        "bitmask" => "bitmask",
+        "markmask" => "markmask",
+        "size" => "size",
+        _ => return None,
+    })
 }
 
 fn missing(option: &str) -> Refusal {
@@ -107,11 +121,13 @@ fn shared_bits(first: u128, last: u128) -> u8 {
 
 /// The family says how addresses among the other words are read.
 fn family(kind: &SetType, words: &[&str]) -> Result<Family, Refusal> {
-    let said = words.iter().position(|&word| word == "family" || word == "-6");
+    let said = words.iter().position(|word| matches!(*word, "family" | "--family" | "-4" | "-6"));
     let Some(at) = said.filter(|_| kind.has_family()) else { return Ok(Family::Ipv4) };
-    match if words[at] == "-6" { "inet6" } else { words.get(at + 1).copied().unwrap_or_default() } {
-        "inet" | "ipv4" | "-4" | "unspec" => Ok(Family::Ipv4),
-        "inet6" | "ipv6" => Ok(Family::Ipv6),
+    let value = if words[at].ends_with("family") { words[at + 1] } else { words[at] };
+    match value {
+        "inet" | "ipv4" | "-4" => Ok(Family::Ipv4),
+        "inet6" | "ipv6" | "-6" => Ok(Family::Ipv6),
+        "any" | "unspec" => Err(Refusal::new("Protocol family not supported by the set type")),
         other => Err(Refusal::syntax(format!("unknown inet family {other}"))),
     }
 }
@@ -141,11 +157,19 @@ impl Ends<'_> {
 impl Definition {
     /// Reads what follows the type's name.
     pub(super) fn parse(kind: &'static SetType, words: &[&str], seed: u32) -> Result<Definition, Refusal> {
-        let mut this = Definition::of(kind, family(kind, words)?, seed);
         look_over(kind, words)?;
+        let mut this = Definition::of(kind, family(kind, words)?, seed);
         let mut ends = Ends::default();
+        let mut said = Vec::new();
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
+            if let Some(about) = about(kind, word.trim_start_matches('-')) {
+                if said.contains(&about) {
+                    let name = word.strip_prefix("--").unwrap_or(word);
+                    return Err(Refusal::syntax(format!("{name} already specified")));
+                }
+                said.push(about);
+            }
             let absent = || Refusal::parameter(format!("Missing mandatory argument of option `{word}'"));
             this.take(word, || words.next().ok_or_else(absent), &mut ends)?;
         }

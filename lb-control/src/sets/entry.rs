@@ -42,13 +42,14 @@ impl Said {
                 None => Ok(()),
             }
         }
-        while let Some(word) = words.next() {
+        while let Some(typed) = words.next() {
             let mut value = || {
                 words.next().ok_or_else(|| {
-                    Refusal::parameter(format!("Missing mandatory argument of option `{word}'"))
+                    Refusal::parameter(format!("Missing mandatory argument of option `{typed}'"))
                 })
             };
             let counts = 0..=u64::MAX - 1;
+            let word = typed.strip_prefix("--").unwrap_or(typed);
             match word {
                 "timeout" if is_add => {
                     put(&mut said.timeout, word, number(value()?, 0..=MAX_TIMEOUT.into())? as u32)?;
@@ -62,6 +63,9 @@ impl Said {
                             "Comment is longer than the maximum allowed {MAX_COMMENT} characters"
                         )));
                     }
+                    if comment.contains('"') {
+                        return Err(Refusal::syntax("\" character is not permitted in comments"));
+                    }
                     put(&mut said.comment, word, comment.to_owned())?;
                 }
                 "nomatch" if kind.has_nets() && (is_add || is_test) => said.nomatch = true,
@@ -71,9 +75,14 @@ impl Said {
                 "skbqueue" if is_add => {
                     put(&mut said.skb_queue, word, number(value()?, 0..=u16::MAX.into())? as u16)?;
                 }
-                "before" if kind.is_list() => said.before = Some(value()?.to_owned()),
-                "after" if kind.is_list() => said.after = Some(value()?.to_owned()),
-                _ => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
+                "before" | "after" if kind.is_list() => {
+                    if said.before.is_some() || said.after.is_some() {
+                        return Err(Refusal::syntax(format!("{word} already specified")));
+                    }
+                    let neighbour = Some(value()?.to_owned());
+                    *(if word == "before" { &mut said.before } else { &mut said.after }) = neighbour;
+                }
+                _ => return Err(Refusal::parameter(format!("Unknown argument: `{typed}'"))),
             }
         }
         Ok(said)
@@ -112,38 +121,52 @@ impl Said {
     }
 }
 
-/// `0xMARK` or `0xMARK/0xMASK`: without `0x` a mask says nothing.
-fn skb_mark(text: &str) -> Result<(u32, u32), Refusal> {
-    let hex = |text: &str| {
-        let digits =
-            text.strip_prefix("0x").filter(|digits| digits.chars().all(|digit| digit.is_ascii_hexdigit()))?;
-        // What is too large is all ones.
-        (!digits.is_empty()).then(|| u32::from_str_radix(digits, 16).unwrap_or(u32::MAX))
-    };
-    let (mark, mask) = text.split_once('/').unwrap_or((text, ""));
-    let bad = "Invalid skbmark format, it should be:  MARK/MASK or MARK (see manpage)";
-    Ok((hex(mark).ok_or_else(|| Refusal::syntax(bad))?, hex(mask).unwrap_or(u32::MAX)))
+/// Hexadecimal digits at the beginning of a word, with `0x` before them or not, and what follows: as scanf(3) reads `%x`, whose value is cut to 32 bits.
+fn hex(text: &str) -> Option<(u32, &str)> {
+    let is_digit = |text: &str| text.starts_with(|first: char| first.is_ascii_hexdigit());
+    let digits =
+        text.strip_prefix("0x").or(text.strip_prefix("0X")).filter(|rest| is_digit(rest)).unwrap_or(text);
+    let end = digits.find(|digit: char| !digit.is_ascii_hexdigit()).unwrap_or(digits.len());
+    let (digits, rest) = digits.split_at(end);
+    // What is too large for 64 bits is all ones.
+    (end > 0).then(|| (u64::from_str_radix(digits, 16).unwrap_or(u64::MAX) as u32, rest))
 }
 
-/// `MAJOR:MINOR`, hexadecimal.
+fn after_0x(text: &str) -> Option<(u32, &str)> {
+    text.strip_prefix("0x").and_then(hex)
+}
+
+/// `0xMARK` or `0xMARK/0xMASK`: without `0x` a mask says nothing, nor does what follows.
+fn skb_mark(text: &str) -> Result<(u32, u32), Refusal> {
+    let bad = "Invalid skbmark format, it should be:  MARK/MASK or MARK (see manpage)";
+    let (mark, rest) = after_0x(text).ok_or_else(|| Refusal::syntax(bad))?;
+    let mask = rest.strip_prefix('/').and_then(after_0x);
+    Ok((mark, mask.map_or(u32::MAX, |(mask, _)| mask)))
+}
+
+/// `MAJOR:MINOR`, hexadecimal; what follows says nothing.
 fn skb_priority(text: &str) -> Result<u32, Refusal> {
-    let half = |text: &str| u32::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok();
-    let halves = text.split_once(':').and_then(|(major, minor)| Some((half(major)?, half(minor)?)));
+    let read = hex(text).and_then(|(major, rest)| Some((major, hex(rest.strip_prefix(':')?)?.0)));
     let bad = "Invalid skbprio format, it should be:MAJOR:MINOR (see manpage)";
-    let (major, minor) = halves.ok_or_else(|| Refusal::syntax(bad))?;
+    let (major, minor) = read.ok_or_else(|| Refusal::syntax(bad))?;
     Ok((major & 0xffff) << 16 | minor & 0xffff)
 }
 
 /// The first word of `a,before,b`, which is the same as `a before b`.
-pub(super) fn beside<'a>(entry: &'a str, said: &mut Said) -> &'a str {
+///
+/// # Errors
+/// It is said twice.
+pub(super) fn beside<'a>(entry: &'a str, said: &mut Said) -> Result<&'a str, Refusal> {
     let mut words = entry.splitn(3, ',');
     let (first, which, neighbour) = (words.next().unwrap_or(entry), words.next(), words.next());
-    match (which, neighbour) {
-        (Some("before"), Some(name)) => said.before = Some(name.to_owned()),
-        (Some("after"), Some(name)) => said.after = Some(name.to_owned()),
-        _ => return entry,
+    let (Some(which @ ("before" | "after")), Some(name)) = (which, neighbour) else { return Ok(entry) };
+    if let Some(again) =
+        [("before", &said.before), ("after", &said.after)].iter().find(|(_, said)| said.is_some())
+    {
+        return Err(Refusal::syntax(format!("{} already specified", again.0)));
     }
-    first
+    *(if which == "before" { &mut said.before } else { &mut said.after }) = Some(name.to_owned());
+    Ok(first)
 }
 
 /// An address with the MAC that its type keeps beside it.

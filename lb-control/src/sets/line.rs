@@ -47,7 +47,7 @@ impl IpSets {
             "add" => self.do_add(word(1), word(2), rest, exist, now),
             "del" => self.do_del(word(1), word(2), rest, exist, now),
             "test" => return self.do_test(word(1), word(2), rest, now).map(Some),
-            "destroy" => self.do_destroy(words.get(1).copied()),
+            "destroy" => self.do_destroy(words.get(1).copied(), exist),
             "flush" => self.do_flush(words.get(1).copied()),
             "rename" => self.do_rename(word(1), word(2)),
             "swap" => self.do_swap(word(1), word(2)),
@@ -92,8 +92,9 @@ impl IpSets {
         Err(Refusal::new("Set cannot be created: set with the same name already exists"))
     }
 
-    fn do_destroy(&mut self, name: Option<&str>) -> Result<(), Refusal> {
+    fn do_destroy(&mut self, name: Option<&str>, exist: bool) -> Result<(), Refusal> {
         let which = match name {
+            Some(name) if exist && self.id(name).is_none() => return Ok(()),
             Some(name) => vec![self.find(name)?],
             None => self.order.clone(),
         };
@@ -150,7 +151,7 @@ impl IpSets {
         let definition = self.get(id).definition.clone();
         if definition.kind.is_list() {
             let mut said = Said::read("add", definition.kind, rest)?;
-            let entry = beside(entry, &mut said);
+            let entry = beside(entry, &mut said)?;
             said.is_kept_by(&definition)?;
             return self.add_to_list(id, entry, &said, exist, now);
         }
@@ -208,7 +209,7 @@ impl IpSets {
         let absent = || Refusal::new("Element cannot be deleted from the set: it's not added");
         if definition.kind.is_list() {
             let mut said = Said::read("del", definition.kind, rest)?;
-            let element = self.member(beside(entry, &mut said))?;
+            let element = self.member(beside(entry, &mut said)?)?;
             let set = self.get(id).set.clone();
             if !self.is_beside(&set, &element, &said)? {
                 return Err(Refusal::new(NO_NEIGHBOUR));
@@ -256,7 +257,8 @@ impl IpSets {
             let mut said = Said::read("test", kind, rest)?;
             is_nomatch = said.nomatch;
             // What is no set is in no list.
-            self.member(beside(entry, &mut said)).ok().and_then(|element| {
+            let entry = beside(entry, &mut said)?;
+            self.member(entry).ok().and_then(|element| {
                 let is_beside = self.is_beside(&set, &element, &said).unwrap_or(false);
                 let slot = set.store.find(&element.key(set.kind, set.family));
                 slot.filter(|&slot| is_beside && !set.store.is_over(slot, now))
@@ -309,6 +311,9 @@ impl IpSets {
     }
 
     fn member(&self, name: &str) -> Result<Element, Refusal> {
+        if name.len() > MAX_NAME {
+            return Err(Refusal::syntax(format!("setname '{name}' is longer than {MAX_NAME} characters")));
+        }
         if name.contains(',') {
             let message = "you must specify elements as setname,[before|after],setname";
             return Err(Refusal::new(message));

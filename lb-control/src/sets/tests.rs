@@ -147,3 +147,79 @@ fn a_set_that_is_flushed_while_it_is_swept_is_swept_from_where_it_ends() {
     }
     assert!(sets.get(SetId(0)).set.store.is_empty());
 }
+
+#[test]
+fn what_lines_say_in_odd_ways_is_read_as_ipset_reads_it() {
+    let one = |kind: &str, line: &str| elements(kind, &[line]).concat();
+    assert_eq!(one("hash:ip timeout 9", "1.1.1.1 --timeout 0x5"), "1.1.1.1 timeout 5");
+    assert_eq!(one("hash:ip,port", "1.1.1.1,icmp:PING"), "1.1.1.1,icmp:echo-request");
+    assert_eq!(one("hash:ip,port", "1.1.1.1,57:0"), "1.1.1.1,skip:0");
+    assert_eq!(one("hash:net,iface", "10.0.0.0/8,,eth"), "10.0.0.0/8,,eth");
+    assert_eq!(one("hash:net,iface", "10.0.0.0/8,physdev:"), "10.0.0.0/8,physdev:");
+    for (mark, is) in [("0x100000000", "0x0"), ("0x1/0xff/3", "0x1/0xff"), ("0x1z", "0x1"), ("0x5/7", "0x5")]
+    {
+        let found = one("hash:ip skbinfo", &format!("1.1.1.1 skbmark {mark}"));
+        assert_eq!(found, format!("1.1.1.1 skbmark {is}"), "{mark}");
+    }
+    assert_eq!(one("hash:ip skbinfo", "1.1.1.1 skbprio 1:10:5"), "1.1.1.1 skbprio 1:10");
+}
+
+#[test]
+fn what_is_wrong_with_a_line_is_said_as_ipset_says_it() {
+    for (lines, code, message) in [
+        ("create a hash:ip -6 -4", 1, "Syntax error: -4 already specified"),
+        ("create a hash:ip -6 family inet", 1, "Syntax error: family already specified"),
+        ("create a hash:net family unspec", 1, "Protocol family not supported by the set type"),
+        ("create a hash:ip family", 2, "Missing mandatory argument of option `family'"),
+        ("create a bitmap:port range 0-10 from 3", 1, "Syntax error: from already specified"),
+        ("create a hash:ip timeout x timeout 6", 1, "Syntax error: 'x' is invalid as number"),
+        (
+            "create a hash:ip;add a 1,2,3",
+            1,
+            "Syntax error: Elem separator in 1,2,3, but settype hash:ip supports none.",
+        ),
+        ("create a hash:ip;add a 1,", 1, "Syntax error: cannot parse 1,: resolving to IPv4 address failed"),
+        (
+            "create a hash:ip;add a 1.1.1.1-",
+            1,
+            "Syntax error: cannot parse 1.1.1.1-: resolving to IPv4 address failed",
+        ),
+        ("create a hash:ip;add a 1.1.1.1/300", 1, "Syntax error: '300' is out of range 0-255"),
+        ("create a hash:ip;add a 1.1.1.1/33", 1, "Syntax error: '33' is out of range 0-32"),
+        (
+            "create a hash:ip,port;add a 1.1.1.1,80,",
+            1,
+            "Syntax error: Second element is missing from 1.1.1.1,80,.",
+        ),
+        (
+            "create a hash:ip,port,ip;add a 1.1.1.1,,2.2.2.2",
+            1,
+            "Syntax error: Third element is missing from 1.1.1.1,,2.2.2.2.",
+        ),
+        (
+            "create a hash:ip family inet6;add a ::1/x",
+            1,
+            "Syntax error: plain IP address must be supplied: ::1/x",
+        ),
+        (
+            "create b hash:ip;create c hash:ip;create a list:set;add a b;add a c before b after b",
+            1,
+            "Syntax error: after already specified",
+        ),
+    ] {
+        assert_eq!(refusal(lines), (code, message.to_owned()), "{lines}");
+    }
+    let mut sets = IpSets::new(1);
+    assert!(sets.line("destroy a", false, Tick(0)).is_err());
+    assert_eq!(sets.line("destroy a", true, Tick(0)), Ok(None), "-exist");
+}
+
+#[test]
+fn names_alone_are_listed_as_xml_too() {
+    let mut sets = IpSets::new(1);
+    let names =
+        |sets: &IpSets| sets.listing(None).expect("all").text(Format::NamesXml, false, false, Tick(0));
+    assert_eq!(names(&sets), "<ipsets>\n</ipsets>\n");
+    done(&mut sets, "create a hash:ip");
+    assert_eq!(names(&sets), "<ipsets>\n<ipset name=\"a\"/>\n</ipsets>\n");
+}

@@ -47,11 +47,18 @@ pub(super) fn words(line: &str) -> Result<Vec<&str>, Refusal> {
     Ok(words)
 }
 
-/// A number, decimal, hexadecimal (`0x10`) or octal (`010`).
+/// What stands before and behind a separator; one at either end of a word parts nothing.
+fn parted(text: &str, separator: char) -> Option<(&str, &str)> {
+    let is_at_an_end = text.starts_with(separator) || text.ends_with(separator);
+    text.split_once(separator).filter(|_| !is_at_an_end)
+}
+
+/// A number, decimal, hexadecimal (`0x10`) or octal (`010`), perhaps behind blanks.
 pub(super) fn number(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, Refusal> {
-    let (is_negative, digits) = match text.strip_prefix('-') {
+    let word = text.trim_ascii_start();
+    let (is_negative, digits) = match word.strip_prefix('-') {
         Some(digits) => (true, digits),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
+        None => (false, word.strip_prefix('+').unwrap_or(word)),
     };
     let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
@@ -78,7 +85,7 @@ fn unbracketed(text: &str) -> &str {
 /// Source: ipset(8), "COMMENTS" and "hash:ip,port".
 fn ends(text: &str) -> Result<(&str, Option<&str>), Refusal> {
     if !text.starts_with('[') {
-        return Ok(text.split_once('-').map_or((text, None), |(first, last)| (first, Some(last))));
+        return Ok(parted(text, '-').map_or((text, None), |(first, last)| (first, Some(last))));
     }
     let missing = || Refusal::syntax(format!("cannot find closing escape character ']' in {text}"));
     let (first, rest) = text.split_at(text.find(']').ok_or_else(missing)? + 1);
@@ -130,12 +137,13 @@ fn short_address(text: &str) -> Option<u32> {
 }
 
 fn prefix_len(text: &str, family: Family) -> Result<u8, Refusal> {
+    number(text, 0..=255)?;
     Ok(number(text, 0..=family.bits().into())? as u8)
 }
 
 /// `A`, `A-B` or `A/LEN`; and the length, if one was said.
 pub(super) fn addresses(text: &str, family: Family) -> Result<(RangeInclusive<u128>, Option<u8>), Refusal> {
-    if let Some((first, len)) = text.split_once('/') {
+    if let Some((first, len)) = parted(text, '/') {
         let len = prefix_len(len, family)?;
         let first = family.network(address(first, family)?, len);
         let last = first
@@ -211,30 +219,63 @@ fn service(name: &str, protocol: &str) -> Option<u16> {
     SERVICES.get(&(name.to_owned(), protocol.to_owned())).copied()
 }
 
+/// As Debian's `/etc/protocols` has them.
 const PROTOCOLS: &[(&str, u8)] = &[
     ("icmp", 1),
     ("igmp", 2),
+    ("ggp", 3),
     ("ipencap", 4),
+    ("st", 5),
     ("tcp", 6),
     ("egp", 8),
     ("igp", 9),
+    ("pup", 12),
     ("udp", 17),
+    ("hmp", 20),
+    ("xns-idp", 22),
+    ("rdp", 27),
+    ("iso-tp4", 29),
     ("dccp", 33),
+    ("xtp", 36),
+    ("ddp", 37),
+    ("idpr-cmtp", 38),
+    ("ipv6", 41),
+    ("ipv6-route", 43),
+    ("ipv6-frag", 44),
+    ("idrp", 45),
     ("rsvp", 46),
     ("gre", 47),
     ("esp", 50),
     ("ah", 51),
+    ("skip", 57),
     ("ipv6-icmp", 58),
     ("icmpv6", 58),
+    ("ipv6-nonxt", 59),
+    ("ipv6-opts", 60),
+    ("rspf", 73),
+    ("vmtp", 81),
     ("eigrp", 88),
     ("ospf", 89),
+    ("ax.25", 93),
     ("ipip", 94),
+    ("etherip", 97),
+    ("encap", 98),
     ("pim", 103),
     ("ipcomp", 108),
     ("vrrp", 112),
     ("l2tp", 115),
+    ("isis", 124),
     ("sctp", 132),
+    ("fc", 133),
+    ("mobility-header", 135),
     ("udplite", 136),
+    ("mpls-in-ip", 137),
+    ("manet", 138),
+    ("hip", 139),
+    ("shim6", 140),
+    ("wesp", 141),
+    ("rohc", 142),
+    ("ethernet", 143),
 ];
 
 /// ICMP types by name: type and code.
@@ -357,8 +398,9 @@ fn protocol_ports(text: &str, family: Family) -> Result<(u8, RangeInclusive<u16>
                 let message = format!("Protocol {what} can be used with family {which} only");
                 return Err(Refusal::syntax(message));
             }
-            let named = table.iter().find(|(known, ..)| *known == rest).map(|&(_, kind, code)| (kind, code));
-            let (kind, code) = match (named, rest.split_once('/')) {
+            let named = table.iter().find(|(known, ..)| known.eq_ignore_ascii_case(rest));
+            let named = named.map(|&(_, kind, code)| (kind, code));
+            let (kind, code) = match (named, parted(rest, '/')) {
                 (Some(named), _) => named,
                 (None, Some((kind, code))) => (number(kind, 0..=255)? as u8, number(code, 0..=255)? as u8),
                 (None, None) => {
@@ -407,25 +449,31 @@ pub(super) struct Range {
 /// Parts that an element has at most.
 const MOST_PARTS: usize = 3;
 
-const ORDINALS: [&str; 4] = ["First", "Second", "Third", "Fourth"];
+/// Of the element that is missing behind the first, and behind the second.
+const ORDINALS: [&str; MOST_PARTS - 1] = ["Second", "Third"];
 
 /// Reads an element. `is_wildcard`: the interface's name stands for those that begin so.
 pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: bool) -> Result<Range, Refusal> {
-    let words: ArrayVec<&str, MOST_PARTS> = text.splitn(kind.parts.len().clamp(1, MOST_PARTS), ',').collect();
+    let mut words = ArrayVec::<&str, { MOST_PARTS + 1 }>::new();
+    let mut rest = text;
     let is_optional = kind.has(Part::MacValue);
-    let said = text.split(',').count() - 1;
-    if said >= kind.parts.len().max(1) {
-        let which = ["Elem separator", "Two elem separators", "Three elem separators"];
-        let most = ["none", "one", "two"][kind.parts.len().clamp(1, MOST_PARTS) - 1];
-        let which = which[said.min(which.len()) - 1];
-        let message = format!("{which} in {text}, but settype {} supports {most}.", kind.name);
-        return Err(Refusal::syntax(message));
+    let parts = kind.parts.len().clamp(1, MOST_PARTS);
+    while let Some((first, behind)) = parted(rest, ',') {
+        if words.len() + 1 == parts {
+            if kind.parts.last() == Some(&Part::Interface) {
+                break;
+            }
+            let which = ["Elem separator", "Two elem separators", "Three elem separators"][parts - 1];
+            let most = ["none", "one", "two"][parts - 1];
+            let message = format!("{which} in {text}, but settype {} supports {most}.", kind.name);
+            return Err(Refusal::syntax(message));
+        }
+        words.push(first);
+        rest = behind;
     }
-    let missing = words.iter().position(|word| word.is_empty());
-    let missing = missing.or((words.len() < kind.parts.len()).then_some(words.len()));
-    if let Some(at) = missing.filter(|_| !is_optional) {
-        // The first that is not there, or the last where there is a comma for it.
-        let which = ORDINALS[if at < words.len() { 1 } else { at.min(3) }];
+    words.push(rest);
+    if words.len() < parts && !is_optional {
+        let which = ORDINALS[words.len() - 1];
         return Err(Refusal::syntax(format!("{which} element is missing from {text}.")));
     }
     let mut range = Range {
@@ -438,13 +486,14 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
     };
     let not_plain = |text: &str| Refusal::syntax(format!("plain IP address must be supplied: {text}"));
     let single = |text: &str| {
-        let (found, len) = addresses(text, family)?;
         // The kernel takes ranges of IPv4 addresses alone, and none with a MAC.
-        let is_single = len.map_or(!text.contains('-'), |len| len == family.bits());
-        if (family == Family::Ipv6 || is_optional) && !is_single {
-            return Err(not_plain(text));
-        }
-        Ok((found, len))
+        let is_plain_alone = family == Family::Ipv6 || is_optional;
+        let found = addresses(text, family);
+        let is_more = || match &found {
+            Ok((_, len)) => len.map_or(parted(text, '-').is_some(), |len| len != family.bits()),
+            Err(_) => parted(text, '/').or(parted(text, '-')).is_some(),
+        };
+        if is_plain_alone && is_more() { Err(not_plain(text)) } else { found }
     };
     for (&word, part) in words.iter().zip(kind.parts.iter()) {
         match part {
@@ -467,7 +516,8 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
                     None => (false, word),
                 };
                 // A 0 ends the name for whoever reads it.
-                let read = Interface::new(name).filter(|read| !read.is_empty() && read.text() == name);
+                let is_there = |read: &Interface| is_physdev || !read.is_empty();
+                let read = Interface::new(name).filter(|read| is_there(read) && read.text() == name);
                 let interface = read.ok_or_else(|| {
                     let why =
                         if name.contains('\0') { "has a 0 byte" } else { "is longer than 15 characters" };

@@ -23,6 +23,8 @@ pub enum Format {
     Xml,
     /// One name a line.
     Names,
+    /// Names alone, as XML.
+    NamesXml,
 }
 
 /// A set as it is.
@@ -105,7 +107,8 @@ impl Listing {
     /// The whole text. `terse`: without the elements. `sorted`: by address, port and so on.
     pub fn text(&self, format: Format, terse: bool, sorted: bool, now: Tick) -> String {
         let mut out = String::new();
-        if format == Format::Xml && !self.sets.is_empty() {
+        let is_xml = matches!(format, Format::Xml | Format::NamesXml);
+        if is_xml {
             out += "<ipsets>\n";
         }
         for (index, listed) in self.sets.iter().enumerate() {
@@ -120,10 +123,13 @@ impl Listing {
                     self.plain(&mut out, listed, terse, sorted, now);
                 }
                 Format::Save => self.save(&mut out, listed, terse, sorted, now),
+                Format::NamesXml => {
+                    let _ = writeln!(out, "<ipset name=\"{}\"/>", listed.name);
+                }
                 Format::Xml => self.xml(&mut out, listed, terse, sorted, now),
             }
         }
-        if format == Format::Xml && !self.sets.is_empty() {
+        if is_xml {
             out += "</ipsets>\n";
         }
         out
