@@ -77,8 +77,10 @@ impl<P: Packet> Path<P> {
         };
         let holder = self.holder_of(&key.tuple);
         if holder != self.worker {
+            // Rules may have sent it here that was bound for another host: then its owner begins it, who knows no ticket of ours.
+            let comes_back = self.owner_of(original.src, original.sport) == self.worker;
             if let Some(passed) = &mut self.passed {
-                passed.ticket = self.counted.park();
+                passed.ticket = if comes_back { self.counted.park() } else { Ticket::NONE };
             }
             let is_known_by_first = self.passed.is_some() || service.options.engine.is_some();
             if is_known_by_first && headers.fragment == Fragment::First {
@@ -163,7 +165,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn asked(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let original = Tuple::of_packet(packet.data(), headers);
         let owner = self.owner_of(original.src, original.sport);
-        if owner == self.worker {
+        if owner == self.worker && headers.fragment == Fragment::Later {
             return self.follow_brought(packet, headers, &original, now, io);
         }
         let (seen, passed) = (self.seen_by_services(original), self.passed);
@@ -176,19 +178,22 @@ impl<P: Packet> Path<P> {
                 Some((key, service, persistence))
             })
             .filter(|(key, ..)| self.holder_of(&key.tuple) == self.worker);
-        let Some((key, service, persistence)) = held else {
-            return io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, None));
+        let held = match held {
+            None => None,
+            Some((key, service, persistence)) => match self.hold(key, &service, persistence, &seen, now) {
+                Ok(held) => Some(held),
+                // Its owner has none for it either.
+                Err(DropReason::NoServer) if self.may_go_past(&original, &seen, service.key) => None,
+                Err(reason) => {
+                    let both = (&original, &seen);
+                    return self.hold_failed(packet, headers, both, &service, reason, now, io);
+                }
+            },
         };
-        match self.hold(key, &service, persistence, &seen, now) {
-            Ok(held) => io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, Some(held))),
-            // Its owner has none for it either.
-            Err(DropReason::NoServer) if self.may_go_past(&original, &seen, service.key) => {
-                io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, None));
-            }
-            Err(reason) => {
-                self.hold_failed(packet, headers, (&original, &seen), &service, reason, now, io);
-            }
+        if owner == self.worker {
+            return self.answered(packet, headers, held, now, io);
         }
+        io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, held));
     }
 
     /// The first packet of a connection is back from the worker with its template, or a fragment that follows on it.

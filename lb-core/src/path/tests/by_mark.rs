@@ -205,6 +205,25 @@ fn with_several_workers_both_directions_come_to_the_clients_owner() {
 }
 
 #[test]
+fn what_rules_turn_to_this_host_and_then_mark_is_served_whoever_has_its_clients_template() {
+    let lines = [
+        "nat PREROUTING -p tcp --dport 80 -j REDIRECT",
+        "mangle INPUT -p tcp --dport 80 -j MARK --set-mark 7",
+    ];
+    for options in [plain(), persistent()] {
+        let mut workers = workers(caching(&lines, options));
+        for sport in 4000..4020 {
+            let (_, out) = workers.carry(WAN, &to_site(sport, 80, "S"), false);
+            assert!([ip("10.0.0.11"), ip("10.0.0.12")].contains(&server_of(&out.sent[0].1)), "{sport}");
+        }
+        assert_eq!(workers.inserted(), 20);
+        for path in &workers.paths {
+            path.check_connections().unwrap();
+        }
+    }
+}
+
+#[test]
 fn rules_look_at_a_packet_once_wherever_its_connection_begins() {
     let mut workers = workers(caching(&[MARK, "filter INPUT -p tcp --dport 80 -j ACCEPT"], plain()));
     for sport in 4000..4020 {
