@@ -44,7 +44,7 @@ impl From<DirectorError> for Stop {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Options {
     exist: bool,
     quiet: bool,
@@ -92,7 +92,7 @@ fn read_options(words: &[String], options: &mut Options) -> Result<Vec<String>, 
             continue;
         };
         let mut value = || {
-            let missing = || Stop::new(2, "", &format!("Missing mandatory argument of option `{word}'"));
+            let missing = || Stop::new(2, "", &format!("Missing mandatory argument to option {word}"));
             words.next().ok_or_else(missing)
         };
         match name.strip_prefix('-').unwrap_or(name) {
@@ -139,12 +139,16 @@ fn do_words(
         "version" => write(around, &format!("{VERSION}, protocol version: 7\n")),
         "help" => write(around, HELP),
         "list" => list(name, options.listing("plain"), options, client, around),
-        "save" => list(name, options.listing("save"), options, client, around),
+        "save" => {
+            let whole = Options { terse: false, ..options.clone() };
+            list(name, whole.listing("save"), &whole, client, around)
+        }
         "restore" => match &options.file {
             None => restore(around.input, options, client, &mut *around.errors),
             Some(path) => {
                 let file = std::fs::File::open(path);
-                let file = file.map_err(|error| Stop::new(1, "", &format!("Cannot open {path}: {error}")))?;
+                let file = file
+                    .map_err(|error| Stop::new(1, "", &format!("Cannot open {path}: {}", text_of(&error))))?;
                 let mut input = std::io::BufReader::new(file);
                 restore(&mut input, options, client, &mut *around.errors)
             }
@@ -179,6 +183,12 @@ fn do_words(
     }
 }
 
+/// As strerror(3) says it, without its number.
+fn text_of(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 fn write(around: &mut Surroundings<'_>, text: &str) -> Result<(), Stop> {
     around.output.write_all(text.as_bytes()).map_err(|error| Stop(1, format!("ipset: output: {error}")))
 }
@@ -211,7 +221,9 @@ fn list(
     match &options.file {
         None => Ok(client.copy(&path, around.output)?),
         Some(file) => {
-            let failed = |error| Stop::new(1, "", &format!("Cannot open {file} for writing: {error}"));
+            let failed = |error: std::io::Error| {
+                Stop::new(1, "", &format!("Cannot open {file} for writing: {}", text_of(&error)))
+            };
             Ok(client.copy(&path, &mut std::fs::File::create(file).map_err(failed)?)?)
         }
     }
@@ -249,8 +261,12 @@ fn restore(
         tell(&reply, options, errors);
         if let Some(failed) = reply.failed {
             let place = format!("Error in line {}: ", before + failed.line);
-            let code = failed.code.max(1);
-            return Err(Stop::new(code, &place, &failed.message));
+            return Err(match failed.code {
+                // What a test says, and what is wrong with the parts of a line, is said without its place.
+                0 => Stop(1, failed.message),
+                2 => Stop::new(2, "", &failed.message),
+                code => Stop::new(code, &place, &failed.message),
+            });
         }
         if let Some(number) = bad {
             let why = "Syntax error: bytes that are no UTF-8 are for comments of the file alone";

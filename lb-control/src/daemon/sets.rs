@@ -173,6 +173,11 @@ fn set_of(line: &str) -> Option<(&'static str, &str)> {
     Some((command, words.next()?))
 }
 
+/// A line with a command.
+fn is_done(line: &str) -> bool {
+    !(line.is_empty() || line.starts_with('#') || line == "COMMIT")
+}
+
 impl Control {
     /// Does lines of `ipset`, one after the other, up to the first that cannot be done; what was done stays.
     pub fn set_lines(&mut self, text: &str, exist: bool) -> SetsReply {
@@ -188,9 +193,15 @@ impl Control {
             // ipset reads what is for one set before it does any of it.
             let of_line = if index < read { None } else { set_of(line) };
             if of_line.is_some() {
-                let mut same = rest.take_while(|(_, line)| set_of(line) == of_line);
-                let bad = same.find_map(|(index, line)| {
-                    read = index + 1;
+                let mut goes_on = true;
+                // The line behind them is read before they are done.
+                let mut all = rest
+                    .filter(|(_, line)| is_done(line))
+                    .take_while(|(_, line)| std::mem::replace(&mut goes_on, set_of(line) == of_line));
+                let bad = all.find_map(|(index, line)| {
+                    if set_of(line) == of_line {
+                        read = index + 1;
+                    }
                     Some((index, self.sets.check(line).err()?))
                 });
                 if let Some((index, Refusal { code, message })) = bad {
@@ -198,7 +209,7 @@ impl Control {
                     break;
                 }
             }
-            if line.is_empty() || line.starts_with('#') || line == "COMMIT" {
+            if !is_done(line) {
                 continue;
             }
             match self.sets.line(line, exist, now) {
@@ -382,6 +393,11 @@ mod tests {
         assert_eq!(failed.line, 11);
         let entries: Vec<usize> = control.set_views().into_iter().map(|view| view.entries).collect();
         assert_eq!(entries, [2, 1]);
+        for unread in ["add a 10.0.0.8 timeout x", "foo", "create c hash:ip hashsize x"] {
+            let lines = format!("add a 10.0.0.7\n{unread}\n");
+            assert_eq!(control.set_lines(&lines, false).failed.expect(unread).line, 2, "{unread}");
+            assert_eq!(control.set_views()[0].entries, 2, "{unread}");
+        }
     }
 
     #[test]

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use lb_core::set::{Element, Family, MAX_TIMEOUT, Part, Place, Set, SetType, Shape, Store};
 
 use super::MAX_ELEMENTS;
-use super::text::{self, Refusal, number};
+use super::text::{self, Refusal, number, shown};
 
+/// Of a list.
+const LEAST_SIZE: u32 = 4;
 /// Widest range of a bitmap.
 const MAX_RANGE: u128 = 65_536;
 
@@ -145,6 +147,7 @@ struct Ends<'w> {
 impl Ends<'_> {
     fn range(&self, kind: &SetType) -> Result<(u128, u128), Refusal> {
         match (self.range, self.from, self.to) {
+            (Some((first, _)), _, Some(to)) if self.is_open => bitmap_range(kind, &format!("{first}-{to}")),
             (Some(_), ..) if self.is_open => Err(missing("to")),
             (Some(range), ..) => Ok(range),
             (None, Some(from), Some(to)) => bitmap_range(kind, &format!("{from}-{to}")),
@@ -182,6 +185,9 @@ impl Definition {
         if kind.is_bitmap() {
             this.cover(ends.range(kind)?)?;
         }
+        // What masks nothing is none.
+        this.netmask = this.netmask.filter(|&len| len < this.family.bits());
+        this.bitmask = this.bitmask.filter(|&mask| mask != text::mask(this.family));
         Ok(this)
     }
 
@@ -223,7 +229,10 @@ impl Definition {
             "4" | "6" => {}
             "hashsize" => self.hashsize = number(value()?, u32s)? as u32,
             "maxelem" => self.maxelem = number(value()?, u32s)? as u32,
-            "bucketsize" => self.bucketsize = number(value()?, 0..=255)? as u8,
+            // As the kernel rounds it.
+            "bucketsize" => {
+                self.bucketsize = (number(value()?, 0..=255)?.clamp(2, 12) as u8).next_multiple_of(2)
+            }
             "initval" => self.initval = number(value()?, u32s)? as u32,
             "forceadd" => self.forceadd = true,
             "timeout" => self.timeout = Some(number(value()?, 0..=MAX_TIMEOUT.into())? as u32),
@@ -261,7 +270,7 @@ impl Definition {
             "from" | "to" | "network" | "probes" | "resize" | "gc" => {
                 value()?;
             }
-            "size" => self.size = number(value()?, u32s)? as u32,
+            "size" => self.size = (number(value()?, u32s)? as u32).max(LEAST_SIZE),
             _ => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
         }
         Ok(())
@@ -271,11 +280,15 @@ impl Definition {
     fn cover(&mut self, (first, last): (u128, u128)) -> Result<(), Refusal> {
         let step = 1 << (32 - self.netmask.unwrap_or(32));
         let (begin, end) = (first / step * step, last / step * step + (step - 1));
-        if self.netmask.is_some_and(|netmask| netmask < 32 && netmask <= shared_bits(begin, end)) {
-            return Err(Refusal::new("Element is out of the range of the set"));
+        if let Some(netmask) = self.netmask.filter(|&netmask| netmask < 32) {
+            let shared = shared_bits(begin, end);
+            let is_whole = (begin, end) == (0, u32::MAX.into());
+            if netmask <= shared || shared == 0 && !is_whole {
+                return Err(Refusal::new("Element is out of the range of the set"));
+            }
         }
-        self.range = (begin, last);
-        if (last - begin) / step + 1 > MAX_RANGE {
+        self.range = (begin, end);
+        if (end - begin) / step + 1 > MAX_RANGE {
             return Err(Refusal::new("The range you specified exceeds the size limit of the set type"));
         }
         Ok(())
@@ -351,7 +364,7 @@ impl Definition {
                 let value = if self.kind.has(Part::OnlyPort) {
                     format!("{first}-{last}")
                 } else {
-                    format!("{}-{}", self.family.address(first), self.family.address(last))
+                    format!("{}-{}", shown(self.family, first), shown(self.family, last))
                 };
                 say("range", value);
             }
@@ -359,7 +372,7 @@ impl Definition {
         }
         let mask = match (self.netmask, self.bitmask) {
             (Some(len), _) => Some(("netmask", len.to_string())),
-            (None, Some(mask)) => Some(("bitmask", self.family.address(mask).to_string())),
+            (None, Some(mask)) => Some(("bitmask", shown(self.family, mask))),
             (None, None) => None,
         };
         // Of types that have them only since Linux 6.3 they come last.

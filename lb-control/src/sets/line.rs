@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use lb_core::set::{Element, Part, Set, SetId, SetType};
+use hashbrown::HashSet;
+use lb_core::set::{Element, Key, Part, Set, SetId, SetType};
 use lb_core::time::Tick;
 
 use super::command::{check_count, command};
@@ -18,6 +19,11 @@ const NULL: &str = "Null-valued element, cannot be stored in a hash type of set"
 const NO_NEIGHBOUR: &str = "The set to which you referred with 'before' or 'after' is not added to the set.";
 const NO_NEIGHBOUR_SET: &str = "The set to which you referred with 'before' or 'after' does not exist.";
 
+/// What is there already is no error.
+fn is_exist(word: &str) -> bool {
+    matches!(word, "-exist" | "--exist" | "-!")
+}
+
 impl IpSets {
     /// Does one line. `exist`: what is there already, or not there any more, is no error. Returns what `ipset test` says.
     ///
@@ -26,7 +32,7 @@ impl IpSets {
     pub fn line(&mut self, line: &str, exist: bool, now: Tick) -> Result<Option<String>, Refusal> {
         let mut words = text::words(line)?;
         let before = words.len();
-        words.retain(|word| !matches!(*word, "-exist" | "--exist" | "-!"));
+        words.retain(|word| !is_exist(word));
         let exist = exist || words.len() < before;
         let Some(first) = words.first() else { return Ok(None) };
         let Some(command) = command(first) else {
@@ -57,20 +63,33 @@ impl IpSets {
         done.map(|()| None)
     }
 
-    /// Whether a line that adds to a set, or deletes from it, can be read. What the set says to it is not asked.
+    /// Whether a line can be read. What the sets say to it is not asked.
     ///
     /// # Errors
     /// As the line's own, if it cannot be read.
     pub fn check(&self, line: &str) -> Result<(), Refusal> {
         let words = text::words(line)?;
+        let Some(first) = words.first() else { return Ok(()) };
+        let Some(command) = command(first) else {
+            return Err(Refusal::parameter(format!("No command specified: unknown argument {first}")));
+        };
+        check_count(command, &words)?;
         let [_, name, entry, rest @ ..] = words.as_slice() else { return Ok(()) };
-        let Some(id) = self.id(name) else { return Ok(()) };
-        let definition = &self.get(id).definition;
-        if definition.kind.is_list() {
-            return Ok(());
+        let rest: Vec<&str> = rest.iter().copied().filter(|word| !is_exist(word)).collect();
+        match (command, self.id(name)) {
+            ("create", _) => {
+                SetType::named(entry).map_or(Ok(()), |kind| Definition::parse(kind, &rest, 0).map(drop))
+            }
+            ("add" | "del", Some(id)) => {
+                let definition = &self.get(id).definition;
+                if !definition.kind.is_list() {
+                    let is_wildcard = rest.contains(&"wildcard");
+                    text::range(entry, definition.kind, definition.family, is_wildcard)?;
+                }
+                Said::read(command, definition.kind, &rest).map(drop)
+            }
+            _ => Ok(()),
         }
-        let is_wildcard = rest.contains(&"wildcard");
-        text::range(entry, definition.kind, definition.family, is_wildcard).map(drop)
     }
 
     fn do_create(&mut self, name: &str, kind: &str, rest: &[&str], exist: bool) -> Result<(), Refusal> {
@@ -80,7 +99,10 @@ impl IpSets {
         let definition = Definition::parse(kind, rest, seed)?;
         let Some(id) = self.id(name) else { return self.create(name, definition) };
         let there = &self.get(id).definition;
+        // As the kernel compares them.
         let same = Definition {
+            family: there.family,
+            forceadd: there.forceadd,
             hashsize: there.hashsize,
             bucketsize: there.bucketsize,
             initval: there.initval,
@@ -165,12 +187,18 @@ impl IpSets {
         said.is_kept_by(&definition)?;
         is_possible(&definition, &range)?;
         let given = extensions(&definition, &said, now);
+        let mut done = Done::of(&definition);
         expand(&definition, &range, &mut |element| {
             self.expand_one(entry)?;
             let set = &self.get(id).set;
             if !set.takes(element) {
                 return Err(Refusal::new(NULL));
             }
+            if done.has(element.key(set.kind, set.family)) {
+                return Ok(());
+            }
+            let mut element = *element;
+            let element = &mut element;
             let there = set.store.find(&element.key(set.kind, set.family));
             let there = there.filter(|&slot| !set.store.is_over(slot, now));
             let mut extensions = given;
@@ -180,6 +208,11 @@ impl IpSets {
                 if !exist && !gets_mac {
                     let message = "Element cannot be added to the set: it's already added";
                     return Err(Refusal::new(message));
+                }
+                if set.kind.has(Part::MacValue) && element.mac == [0; 6] {
+                    let value = set.store.value(slot);
+                    *element =
+                        Element::of_key(&element.key(set.kind, set.family), value, set.kind, set.family);
                 }
                 let before = set.store.extensions(slot);
                 keep_counts(&mut extensions, &said, &before);
@@ -228,6 +261,7 @@ impl IpSets {
         let range = text::range(entry, definition.kind, definition.family, is_wildcard)?;
         Said::read("del", definition.kind, rest)?;
         is_possible(&definition, &range)?;
+        let mut done = Done::of(&definition);
         expand(&definition, &range, &mut |element| {
             self.expand_one(entry)?;
             let set = self.get(id).set.clone();
@@ -235,6 +269,9 @@ impl IpSets {
                 return Err(Refusal::new(NULL));
             }
             let key = element.key(set.kind, set.family);
+            if done.has(key) {
+                return Ok(());
+            }
             match set.store.find(&key) {
                 Some(slot) if exist || !set.store.is_over(slot, now) => {
                     self.remove(id, &key, slot);
@@ -258,6 +295,9 @@ impl IpSets {
             is_nomatch = said.nomatch;
             // What is no set is in no list.
             let entry = beside(entry, &mut said)?;
+            if entry.contains(',') {
+                self.member(entry)?;
+            }
             self.member(entry).ok().and_then(|element| {
                 let is_beside = self.is_beside(&set, &element, &said).unwrap_or(false);
                 let slot = set.store.find(&element.key(set.kind, set.family));
@@ -377,6 +417,20 @@ impl IpSets {
         content.set = Arc::new(Set { members: members.into(), ..Set::clone(&content.set) });
         self.is_changed = true;
         Ok(())
+    }
+}
+
+/// The elements that a line was about already, where a mask makes one of several.
+struct Done(Option<HashSet<Key>>);
+
+impl Done {
+    fn of(definition: &Definition) -> Done {
+        Done(definition.bitmask.map(|_| HashSet::new()))
+    }
+
+    /// Whether the line was about it; from now on it was.
+    fn has(&mut self, key: Key) -> bool {
+        self.0.as_mut().is_some_and(|done| !done.insert(key))
     }
 }
 

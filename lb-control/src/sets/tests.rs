@@ -223,3 +223,69 @@ fn names_alone_are_listed_as_xml_too() {
     done(&mut sets, "create a hash:ip");
     assert_eq!(names(&sets), "<ipsets>\n<ipset name=\"a\"/>\n</ipsets>\n");
 }
+
+#[test]
+fn a_set_is_made_and_listed_as_the_kernel_does() {
+    let made = |lines: &str| {
+        let mut sets = IpSets::new(1);
+        done(&mut sets, lines);
+        let text = sets.listing(None).expect("all").text(Format::Save, false, true, Tick(0));
+        text.lines().next().unwrap_or_default().split(" initval").next().unwrap_or_default().to_owned()
+    };
+    let inet = |rest: &str| format!("create a hash:ip family inet hashsize 1024 maxelem 65536 {rest}");
+    for (words, is) in [
+        ("hash:ip bucketsize 5", inet("bucketsize 6")),
+        ("hash:ip bucketsize 1", inet("bucketsize 2")),
+        ("hash:ip bucketsize 200", inet("bucketsize 12")),
+        ("hash:ip netmask 32", inet("bucketsize 12")),
+        ("hash:ip bitmask 255.255.255.255", inet("bucketsize 12")),
+        ("hash:ip --family inet", inet("bucketsize 12")),
+        ("list:set size 1", "create a list:set size 4".to_owned()),
+        ("bitmap:port range 80 to 90", "create a bitmap:port range 80-90".to_owned()),
+        (
+            "bitmap:ip range 10.0.0.3-10.0.0.130 netmask 30",
+            "create a bitmap:ip range 10.0.0.0-10.0.0.131 netmask 30".to_owned(),
+        ),
+    ] {
+        assert_eq!(made(&format!("create a {words}")), is, "{words}");
+    }
+    let bad = "Element is out of the range of the set";
+    assert_eq!(refusal("create a bitmap:ip range 10.0.0.3-10.0.0.130 netmask 31"), (1, bad.to_owned()));
+    assert_eq!(
+        elements("hash:net,iface timeout 9 counters", &["10.0.0.0/8,eth wildcard nomatch"]),
+        ["10.0.0.0/8,eth timeout 9 nomatch wildcard packets 0 bytes 0"]
+    );
+    assert_eq!(elements("hash:ip comment", &["1.1.1.1 comment \"\""]), ["1.1.1.1"]);
+    assert_eq!(elements("hash:ip family inet6", &["::1", "::1:1", "::ffff"]), ["::1", "::ffff", "::0.1.0.1"]);
+}
+
+#[test]
+fn an_address_keeps_its_mac_when_it_is_added_again_without_one() {
+    let mut sets = IpSets::new(1);
+    done(&mut sets, "create a bitmap:ip,mac range 10.0.0.0/24;add a 10.0.0.1,00:11:22:33:44:55");
+    assert_eq!(sets.line("add a 10.0.0.1", true, Tick(0)), Ok(None));
+    assert!(sets.line("test a 10.0.0.1,00:11:22:33:44:55", false, Tick(0)).is_ok());
+    assert!(sets.line("test a 10.0.0.1,00:11:22:33:44:66", false, Tick(0)).is_err());
+}
+
+#[test]
+fn a_range_of_which_a_mask_makes_one_element_is_added_and_deleted() {
+    let mut sets = IpSets::new(1);
+    done(&mut sets, "create a hash:ip bitmask 255.255.255.0;add a 10.0.0.0/24;add a 10.0.1.5");
+    assert_eq!(sets.views()[0].entries, 2);
+    done(&mut sets, "del a 10.0.0.0/24");
+    assert_eq!(sets.views()[0].entries, 1);
+    assert!(sets.line("add a 10.0.1.0/24", false, Tick(0)).is_err(), "it was there");
+}
+
+#[test]
+fn a_set_that_is_there_may_be_made_again_as_a_save_writes_it() {
+    let mut sets = IpSets::new(1);
+    done(&mut sets, "create a hash:ip forceadd netmask 24");
+    for (words, is_same) in
+        [("netmask 24", true), ("family inet6 netmask 24", true), ("netmask 25", false), ("", false)]
+    {
+        let again = sets.line(&format!("create a hash:ip {words}"), true, Tick(0));
+        assert_eq!(again.is_ok(), is_same, "{words}");
+    }
+}

@@ -531,10 +531,18 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
     Ok(range)
 }
 
+/// An address as inet_ntop(3) writes it: behind 96 zero bits an IPv4 address stands.
+pub(super) fn shown(family: Family, bits: u128) -> String {
+    match u32::try_from(bits) {
+        Ok(low) if family == Family::Ipv6 && low > 0xffff => format!("::{}", Ipv4Addr::from(low)),
+        _ => family.address(bits).to_string(),
+    }
+}
+
 /// `A`, `A-B` or `A/LEN` with its addresses as they are written in listings.
 fn as_written(text: &str, family: Family) -> String {
     let written = |text: &str| match address(text, family) {
-        Ok(bits) => family.address(bits).to_string(),
+        Ok(bits) => shown(family, bits),
         Err(_) => text.to_owned(),
     };
     match (text.split_once('/'), text.split_once('-')) {
@@ -599,7 +607,7 @@ fn write_mac(out: &mut String, [a, b, c, d, e, f]: [u8; 6]) -> std::fmt::Result 
 pub(super) fn write_element(out: &mut String, element: &Element, kind: &SetType, family: Family) {
     let full = family.bits();
     let network = |out: &mut String, address: u128, len: u8| {
-        let _ = write!(out, "{}", family.address(address));
+        let _ = write!(out, "{}", shown(family, address));
         if len < full {
             let _ = write!(out, "/{len}");
         }
@@ -613,8 +621,8 @@ pub(super) fn write_element(out: &mut String, element: &Element, kind: &SetType,
         }
         // Writing to a string does not fail.
         let _ = match part {
-            Part::Address => write!(out, "{}", family.address(element.address)),
-            Part::SecondAddress => write!(out, "{}", family.address(element.second)),
+            Part::Address => write!(out, "{}", shown(family, element.address)),
+            Part::SecondAddress => write!(out, "{}", shown(family, element.second)),
             Part::Net => {
                 network(out, element.address, element.len);
                 Ok(())

@@ -217,24 +217,24 @@ impl Listing {
                 (false, false) => write!(out, " {name} {value}"),
             };
         };
-        if element.interface.is_wildcard {
-            say("wildcard", String::new());
-        }
         let shape = set.store.shape();
         let extensions = set.store.extensions(slot);
-        if slot.is_nomatch {
-            say("nomatch", String::new());
-        }
         if shape.has_timeout {
             let left = |until: Tick| until.since(now).div_ceil(Tick::PER_SECOND).max(1);
             let left = extensions.until.map_or(extensions.held, left);
             say("timeout", left.to_string());
         }
+        if slot.is_nomatch {
+            say("nomatch", String::new());
+        }
+        if element.interface.is_wildcard {
+            say("wildcard", String::new());
+        }
         if shape.has_counters {
             say("packets", extensions.packets.to_string());
             say("bytes", extensions.bytes.to_string());
         }
-        if let Some(comment) = listed.comments.get(extensions.comment) {
+        if let Some(comment) = listed.comments.get(extensions.comment).filter(|comment| !comment.is_empty()) {
             let escape = |text: &str| {
                 text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
             };
