@@ -114,4 +114,6 @@ pub struct PortState {
     pub spread: Spread,
     /// What it does for us, in words: `rss`.
     pub offloads: Vec<&'static str>,
+    /// How its driver receives bursts, and how it sends them, in its own words; empty: it says nothing.
+    pub bursts: [String; 2],
 }

@@ -119,7 +119,7 @@ fn bind(cflags: &[String]) {
     let functions = "rte_eal_(init|cleanup|get_runtime_dir)|rte_(openlog_stream|log_set_global_level|strerror|version)\
         |rte_thread_(un)?register|rte_dev_(probe|remove)|rte_pktmbuf_(init|pool_init)|rte_mbuf_best_mempool_ops\
         |rte_mempool_(create_empty|set_ops_byname|populate_default|obj_iter|free|in_use_count)|rte_socket_id|lb_.*\
-        |rte_eth_(dev_(info_get|configure|start|stop|close|get_port_by_name|adjust_nb_rx_tx_desc|rss_(hash_conf_get|reta_(update|query)))|(rx|tx)_queue_setup|dev_rx_intr_(enable|disable|ctl_q_get_fd)|macaddr_get|link_get_nowait|link_to_str\
+        |rte_eth_(dev_(info_get|configure|start|stop|close|get_port_by_name|adjust_nb_rx_tx_desc|rss_(hash_conf_get|reta_(update|query)))|(rx|tx)_(queue_setup|burst_mode_get)|dev_rx_intr_(enable|disable|ctl_q_get_fd)|macaddr_get|link_get_nowait|link_to_str\
         |promiscuous_(enable|disable)|allmulticast_enable|stats_get)";
     bindgen::Builder::default()
         .header("wrapper.h")

@@ -195,6 +195,10 @@ pub struct PortView {
     pub queues: u16,
     /// What it does for us: `rss`, `rx ipv4 checksum` …
     pub offloads: Vec<String>,
+    /// How its driver receives bursts, in its own words: `Vector AVX2`; empty: it says nothing.
+    pub rx_burst: String,
+    /// How it sends them.
+    pub tx_burst: String,
     /// Packets that came by it to one worker and were handed to the one that has their connection.
     pub handed_over: u64,
     /// How its packets get to the workers, and what to change where that costs.

@@ -196,7 +196,10 @@ impl Control {
                 naps: self.config.dataplane.idle == Idle::Interrupt
                     && !state.offloads.contains(&"rx interrupt"),
             };
+            let [rx_burst, tx_burst] = state.bursts;
             PortView {
+                rx_burst,
+                tx_burst,
                 queues: state.queues,
                 handed_over,
                 steering: steering.in_words(),

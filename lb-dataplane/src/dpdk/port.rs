@@ -39,6 +39,8 @@ pub struct PortInfo {
     pub spread: Spread,
     /// What the port does for us, in words: `rx ipv4 checksum`.
     pub offloads: Vec<&'static str>,
+    /// How its driver receives bursts, and how it sends them, in its own words: `Vector AVX2`; empty: it says nothing.
+    pub bursts: [String; 2],
     /// The number of an XDP program that an earlier run left on the interface of an AF_XDP port, as it was killed. The port
     /// has taken it over, and a clean stop removes it.
     pub xdp_left: Option<u32>,
@@ -141,6 +143,7 @@ impl Port {
             queues: 0,
             spread: setup.spread,
             offloads: Vec::new(),
+            bursts: Default::default(),
             xdp_left: preflight::xdp_left(&config.device),
         };
         let mut port = Port {
@@ -225,9 +228,24 @@ impl Port {
             names.push("rx interrupt");
         }
         self.info.offloads = names;
+        self.info.bursts = self.bursts();
         self.info.link = self.link();
         self.writes_l4 = tx & TX_L4 == TX_L4;
         Ok(())
+    }
+
+    /// How the driver moves bursts at the first pair of queues.
+    fn bursts(&self) -> [String; 2] {
+        [sys::rte_eth_rx_burst_mode_get, sys::rte_eth_tx_burst_mode_get].map(|get| {
+            let mut mode = sys::rte_eth_burst_mode::default();
+            // SAFETY: DPDK writes one rte_eth_burst_mode, whose text ends with a zero; the port has a pair of queues.
+            unsafe {
+                if get(self.number, 0, &mut mode) != 0 {
+                    return String::new();
+                }
+                CStr::from_ptr(mode.info.as_ptr()).to_string_lossy().into_owned()
+            }
+        })
     }
 
     /// What the device can do, and whether it can have the port's MTU.

@@ -189,6 +189,7 @@ impl Plane for Dpdk {
                 queues: info.queues,
                 spread: info.spread,
                 offloads: info.offloads.clone(),
+                bursts: info.bursts.clone(),
             }
         };
         (0..self.ports).map(state).collect()
