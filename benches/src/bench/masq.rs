@@ -5,6 +5,7 @@
 use anyhow::Result;
 use lb_benches::measure::Scenario;
 use lb_benches::traffic::Transport;
+use lb_core::tables::Forward;
 
 use super::{Context, FLOWS, Found};
 use crate::results::{NS, Row};
@@ -21,6 +22,10 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     for (scenario, rules) in [(udp, 0), (Scenario::Masq(Transport::Tcp), 0), (udp, RULES)] {
         cases.extend(FLOWS.map(|flows| (scenario, rules, flows)));
     }
+    cases.extend(
+        [Scenario::Masq(Transport::Tcp), Scenario::OneWay(Forward::Direct)]
+            .map(|scenario| (scenario, RULES, 1_000_000)),
+    );
     cases.extend((!context.is_quick).then_some((udp, RULES, MANY_FLOWS)));
     for (n, &(scenario, rules, flows)) in cases.iter().enumerate() {
         let runs = context.time.part(runs, cases.len() - n);

@@ -55,7 +55,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "latency", run: latency::run, seconds: [4, 40] },
     Bench { name: "flood", run: flood::run, seconds: [4, 25] },
     Bench { name: "methods", run: methods::run, seconds: [10, 120] },
-    Bench { name: "new", run: new::run, seconds: [6, 35] },
+    Bench { name: "new", run: new::run, seconds: [6, 55] },
     Bench { name: "schedulers", run: schedulers::run, seconds: [6, 70] },
     Bench { name: "spread", run: spread::run, seconds: [1, 3] },
     Bench { name: "rules", run: rules::run, seconds: [8, 65] },
