@@ -423,10 +423,22 @@ impl Entry {
     /// By direct routing or a tunnel, and nothing besides turns its packets off their way.
     #[inline]
     pub fn is_only_one_way(&self) -> bool {
+        self.turned_off_one_way_by() == 0 && self.method().is_one_way()
+    }
+
+    /// The same, but that rules look at each packet.
+    #[inline]
+    pub fn is_only_ruled_one_way(&self) -> bool {
+        self.turned_off_one_way_by() == u16::from_le_bytes([0, Entry::RULED]) && self.method().is_one_way()
+    }
+
+    /// What turns packets by direct routing or a tunnel off their way: as [`turned_off_by`](Self::turned_off_by).
+    #[inline]
+    fn turned_off_one_way_by(&self) -> u16 {
         const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::IPVS_OFF;
         const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
         const TURNS_OFF: u16 = u16::from_le_bytes([FLAGS, IN_USE]);
-        u16::from_le_bytes([self.flags, self.in_use]) & TURNS_OFF == 0 && self.method().is_one_way()
+        u16::from_le_bytes([self.flags, self.in_use]) & TURNS_OFF
     }
 
     /// Of no virtual service: its state is conntrack's.

@@ -55,6 +55,15 @@ impl<P: Packet> Path<P> {
     #[inline(never)]
     fn turned_off(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let entry = self.flows.entry(at.id());
+        if entry.is_only_ruled_one_way()
+            && at.direction() == Direction::Original
+            && !self.may_be_followed(headers)
+            && let Some((course, common)) = self.course(at, packet.port(), headers)
+        {
+            self.count_on_course(at, course, &common, headers);
+            return self.one_way(packet, headers, at, now, io);
+        }
+        let entry = self.flows.entry(at.id());
         if entry.method().is_one_way() || entry.is_tracked() || self.turns_off(at, packet.port(), headers) {
             self.not_plain(packet, headers, at, now, io);
         } else {
