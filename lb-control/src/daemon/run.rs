@@ -204,11 +204,13 @@ async fn log_packets(control: Handle) {
             return;
         };
         for (level, line) in lines {
+            // As syslog(3) counts them.
+            let priority = u64::from(level);
             match level {
-                0..=3 => error!(target: "netfilter", "{line}"),
-                4 => warn!(target: "netfilter", "{line}"),
-                5 | 6 => info!(target: "netfilter", "{line}"),
-                _ => debug!(target: "netfilter", "{line}"),
+                0..=3 => error!(target: "netfilter", priority, "{line}"),
+                4 => warn!(target: "netfilter", priority, "{line}"),
+                5 | 6 => info!(target: "netfilter", priority, "{line}"),
+                _ => debug!(target: "netfilter", priority, "{line}"),
             }
         }
         if lost != lost_before {

@@ -6,6 +6,7 @@
 //! read-modify-writes, so that no worker undoes what another has taken. Only packets that reach such a rule touch it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -19,6 +20,7 @@ use super::capture::Captures;
 use super::counted::Alive;
 use super::estimator::Estimator;
 use super::idle_timer::IdleTimer;
+use super::options::bits;
 use super::per_key::PerKey;
 use crate::set::SetId;
 use crate::time::Tick;
@@ -180,6 +182,9 @@ pub(crate) const RECENT_ENTRIES: usize = 4096;
 /// A list of `recent`: addresses and when they were last seen.
 pub(crate) struct Recent {
     keys: Keys,
+    /// What is compared of addresses: the mask of the rule that made it, whatever the others say.
+    mask: u128,
+    family: Family,
     entries: Box<[RecentEntry]>,
 }
 
@@ -193,8 +198,8 @@ struct RecentEntry {
 }
 
 impl Recent {
-    /// `hits`: what the rule that makes it asks for.
-    pub(crate) fn new(keys: Keys, hits: u32) -> Recent {
+    /// `hits` and `mask`: what the rule of this family that makes it asks for.
+    pub(crate) fn new(keys: Keys, hits: u32, mask: u128, family: Family) -> Recent {
         let stamps = (hits as usize + 1).next_power_of_two().clamp(STAMPS, MOST_STAMPS);
         let entry = |_| RecentEntry {
             key: AtomicU64::new(0),
@@ -202,7 +207,7 @@ impl Recent {
             seen: AtomicU32::new(0),
             stamps: (0..stamps).map(|_| AtomicU32::new(0)).collect(),
         };
-        Recent { keys, entries: (0..RECENT_ENTRIES * STAMPS / stamps).map(entry).collect() }
+        Recent { keys, mask, family, entries: (0..RECENT_ENTRIES * STAMPS / stamps).map(entry).collect() }
     }
 
     /// Whether it remembers so many times of an address.
@@ -210,8 +215,15 @@ impl Recent {
         self.entries.first().is_some_and(|entry| entry.stamps.len() > hits as usize)
     }
 
-    pub(crate) fn keys(&self) -> Keys {
-        self.keys
+    /// An address of either family. Of the other one than its rule's the first 32 bits are masked alike, as in the kernel.
+    pub(crate) fn key(&self, address: IpAddr) -> u64 {
+        const REST: u128 = u128::MAX >> 32;
+        let mask = match (self.family, address.is_ipv6()) {
+            (Family::Ipv4, false) | (Family::Ipv6, true) => self.mask,
+            (Family::Ipv6, false) => self.mask >> 96,
+            (Family::Ipv4, true) => self.mask << 96 | REST,
+        };
+        self.keys.of([bits(address) & mask, 0], 0)
     }
 
     fn find(&self, key: u64) -> Option<&RecentEntry> {
@@ -343,8 +355,21 @@ mod tests {
     }
 
     #[test]
+    fn a_list_compares_what_the_rule_that_made_it_says() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let of = |mask, family| Recent::new(Keys(3), 0, mask, family);
+        let nets = of(0xffff_ff00, Family::Ipv4);
+        assert_eq!(nets.key(ip("10.0.0.1")), nets.key(ip("10.0.0.200")));
+        assert_ne!(nets.key(ip("10.0.0.1")), nets.key(ip("10.0.1.1")));
+        assert_ne!(nets.key(ip("2001:db8::1")), nets.key(ip("2001:db8::2")));
+        let wide = of(u128::MAX << 64, Family::Ipv6);
+        assert_eq!(wide.key(ip("2001:db8::1")), wide.key(ip("2001:db8::2")));
+        assert_ne!(wide.key(ip("10.0.0.1")), wide.key(ip("10.0.0.2")));
+    }
+
+    #[test]
     fn a_list_knows_how_often_an_address_was_seen() {
-        let list = Recent::new(Keys(3), 0);
+        let list = Recent::new(Keys(3), 0, u32::MAX.into(), Family::Ipv4);
         for tick in [100, 200, 300] {
             list.note(9, 64, Tick(tick));
         }

@@ -2,9 +2,9 @@
 
 use super::Match;
 use crate::rule::header::prefix_mask;
-use crate::rule::options::{bits, ip};
+use crate::rule::options::ip;
 use crate::rule::prelude::*;
-use crate::rule::state::{Keys, MOST_STAMPS, Recent, shared};
+use crate::rule::state::{MOST_STAMPS, Recent, shared};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Mode {
@@ -27,6 +27,7 @@ pub struct RecentMatch {
     name: String,
     /// `None`: all bits.
     mask: Option<u128>,
+    family: Family,
     is_destination: bool,
     list: Kept<Recent>,
 }
@@ -42,6 +43,7 @@ impl Default for RecentMatch {
             has_ttl: false,
             name: "DEFAULT".to_owned(),
             mask: None,
+            family: Family::Ipv4,
             is_destination: false,
             list: Kept::default(),
         }
@@ -87,7 +89,7 @@ impl Extension for RecentMatch {
 
     fn finish(&mut self, seen: u32, around: &Around<'_>) -> Result<(), Error> {
         // Without a mask it is the same rule as with all of it.
-        self.mask = Some(self.mask(around.family));
+        (self.mask, self.family) = (Some(self.mask(around.family)), around.family);
         if seen & MODES == 0 {
             return Err(Error::parameter("recent: you must specify one of `--set', `--rcheck' `--update' or `--remove'"));
         }
@@ -104,7 +106,9 @@ impl Extension for RecentMatch {
 
     fn bind(&mut self, named: &mut Named) -> Result<(), Refused> {
         let keys = named.keys();
-        let list = shared(&mut named.recents, &self.name, || Recent::new(keys, self.hits));
+        let list = shared(&mut named.recents, &self.name, || {
+            Recent::new(keys, self.hits, self.mask(self.family), self.family)
+        });
         if !list.holds(self.hits) {
             return Err(Refused::Invalid);
         }
@@ -179,16 +183,12 @@ impl RecentMatch {
         }
     }
 
-    fn key(&self, view: &View<'_>, keys: Keys) -> u64 {
-        let address = if self.is_destination { view.tuple.dst } else { view.tuple.src };
-        keys.of([bits(address) & self.mask(view.family()), 0], 0)
-    }
 }
 
 impl Match for RecentMatch {
     fn matches(&self, view: &mut View<'_>) -> bool {
         let Some(list) = self.list.get() else { return false };
-        let key = self.key(view, list.keys());
+        let key = list.key(if self.is_destination { view.tuple.dst } else { view.tuple.src });
         if view.is_dry {
             return self.would_match(list, key, view) != self.is_not;
         }
