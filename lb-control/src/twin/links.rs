@@ -62,6 +62,8 @@ pub(super) struct LinkChange {
     pub(super) changed: bool,
     /// It went up or down, or away: the kernel drops or revives routes over it without a message for each.
     pub(super) state_of: Option<IfIndex>,
+    /// Its MTU is another one.
+    pub(super) mtu_of: Option<IfIndex>,
 }
 
 impl Links {
@@ -78,7 +80,12 @@ impl Links {
         if old.as_ref().is_some_and(|old| old.up) && !new.up {
             self.lost.push((index, None));
         }
-        LinkChange { changed: old.as_ref() != Some(new), state_of: state_changed.then_some(index) }
+        let mtu_changed = old.as_ref().is_some_and(|old| old.mtu != new.mtu);
+        LinkChange {
+            changed: old.as_ref() != Some(new),
+            state_of: state_changed.then_some(index),
+            mtu_of: mtu_changed.then_some(index),
+        }
     }
 
     pub(super) fn remove_link(&mut self, message: &LinkMessage) -> LinkChange {
@@ -92,7 +99,7 @@ impl Links {
             self.lost.push((index, None));
         }
         let known = link.is_some();
-        LinkChange { changed: known, state_of: known.then_some(index) }
+        LinkChange { changed: known, state_of: known.then_some(index), mtu_of: None }
     }
 
     /// True: something changed.
@@ -165,6 +172,11 @@ impl Links {
 
     pub(super) fn index_of(&self, name: &str) -> Option<IfIndex> {
         self.links.iter().find(|(_, link)| link.name == name).map(|(&index, _)| index)
+    }
+
+    /// Longest IP packet of a link, bytes; 0: there is no such link.
+    pub(super) fn mtu(&self, index: IfIndex) -> u16 {
+        self.links.get(&index).map_or(0, |link| u16::try_from(link.mtu).unwrap_or(u16::MAX))
     }
 
     pub(super) fn is_up(&self, index: IfIndex) -> bool {
@@ -467,16 +479,16 @@ mod tests {
     fn a_link_says_what_changed() {
         let mut links = Links::default();
         let up = link(10, "wan", []);
-        assert_eq!(links.apply_link(&up), LinkChange { changed: true, state_of: None });
-        assert_eq!(links.apply_link(&up), LinkChange { changed: false, state_of: None });
+        assert_eq!(links.apply_link(&up), LinkChange { changed: true, state_of: None, mtu_of: None });
+        assert_eq!(links.apply_link(&up), LinkChange { changed: false, state_of: None, mtu_of: None });
         let mut down = up.clone();
         down.header.flags = LinkFlags::empty();
-        assert_eq!(links.apply_link(&down), LinkChange { changed: true, state_of: Some(10) });
+        assert_eq!(links.apply_link(&down), LinkChange { changed: true, state_of: Some(10), mtu_of: None });
         assert!(!links.is_up(10));
         let mut port_of_a_bridge = down.clone();
         port_of_a_bridge.header.interface_family = AddressFamily::Bridge;
         assert_eq!(links.remove_link(&port_of_a_bridge), LinkChange::default(), "only the bridge lost it");
-        assert_eq!(links.remove_link(&down), LinkChange { changed: true, state_of: Some(10) });
+        assert_eq!(links.remove_link(&down), LinkChange { changed: true, state_of: Some(10), mtu_of: None });
     }
 
     #[test]

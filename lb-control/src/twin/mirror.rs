@@ -66,6 +66,7 @@ impl Mirror {
                 RouteNetlinkMessage::NewLink(link) => {
                     let change = self.links.apply_link(&link);
                     todo.build_interfaces = change.changed;
+                    todo.build_routes = change.mtu_of.is_some_and(|index| self.routes.uses_link(index));
                     todo.dump_routes = self.may_have_lost_routes(change.state_of);
                 }
                 RouteNetlinkMessage::DelLink(link) => {

@@ -496,6 +496,16 @@ fn a_packet_may_be_as_long_as_its_route_says() {
             are([1350, 1300, 1500]).await;
             sh("ip route del 192.0.2.11/32 dev wan; ip -6 route replace 2001:db8:9::/48 via 2001:db8::9");
             are([1500; 3]).await;
+            // What Linux routes over an interface of its own fits that.
+            sh(
+                "ip link add other mtu 1420 type veth peer name unused; ip link set other up; ip link set unused up",
+            );
+            sh("ip addr add 203.0.113.1/24 dev other; ip route add 192.0.2.11/32 via 203.0.113.9");
+            are([1420, 1500, 1500]).await;
+            sh("ip link set other mtu 1380");
+            are([1380, 1500, 1500]).await;
+            sh("ip route replace 192.0.2.11/32 via 203.0.113.9 mtu 1300");
+            are([1300, 1500, 1500]).await;
         });
     });
 }

@@ -19,7 +19,7 @@ use netlink_packet_route::route::{
     RouteType, RouteVia,
 };
 
-use super::links::{IfIndex, Indices};
+use super::links::{IfIndex, Indices, Links};
 use super::nexthops::Nexthops;
 use super::rules::{Lookup, Rules, realm_bits};
 
@@ -70,19 +70,26 @@ impl Leads {
 pub(super) struct Ways<'a> {
     pub(super) indices: &'a Indices,
     pub(super) nexthops: &'a Nexthops,
+    pub(super) links: &'a Links,
 }
 
 impl Ways<'_> {
     /// Where the first of these hops leads that is one of ours.
     fn first<'h>(self, hops: impl Iterator<Item = &'h Hop>, mtu: u16) -> Leads {
         let mut usable = hops.filter(|hop| !hop.is_dead).peekable();
-        let of_linux = usable.peek().map_or(0, |hop| hop.realms);
+        let of_linux = usable.peek().copied();
         let ours = usable.filter(|hop| !hop.has_encapsulation).find_map(|hop| {
             let interface = self.indices.id(hop.index)?;
             let route = Route::Via { interface, gateway: hop.gateway };
             Some(Leads { route, index: Some(hop.index), mtu, realms: Realms::of_route(hop.realms) })
         });
-        ours.unwrap_or(Leads { realms: Realms::of_route(of_linux), ..Leads::nowhere(Route::Linux) })
+        ours.unwrap_or_else(|| {
+            // Of Linux's own interfaces nothing else is known.
+            let link = of_linux.map_or(0, |hop| self.links.mtu(hop.index));
+            let mtu = if mtu == 0 || link == 0 { mtu.max(link) } else { mtu.min(link) };
+            let realms = Realms::of_route(of_linux.map_or(0, |hop| hop.realms));
+            Leads { mtu, realms, ..Leads::nowhere(Route::Linux) }
+        })
     }
 }
 

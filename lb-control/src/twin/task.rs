@@ -317,7 +317,8 @@ impl Task {
         let routes_built = all || (todo.build_routes && routes_due);
         if routes_built {
             self.counters.routes_built.add(1);
-            let ways = Ways { indices: &self.indices, nexthops: &self.mirror.nexthops };
+            let Mirror { nexthops, links, .. } = &self.mirror;
+            let ways = Ways { indices: &self.indices, nexthops, links };
             let built = self.mirror.routes.build(&self.mirror.rules, ways);
             self.view.routes = Arc::new(built.routes);
             self.gateways = built.gateways;

@@ -296,9 +296,10 @@ impl Recent {
 
 impl RecentEntry {
     fn stamp(&self, now: Tick) {
-        let seen = self.seen.load(Relaxed);
+        // Of several workers each has a place of its own.
+        let next = |seen: u32| Some(seen.saturating_add(1));
+        let seen = self.seen.fetch_update(Relaxed, Relaxed, next).unwrap_or_else(|seen| seen);
         self.stamps[seen as usize % self.stamps.len()].store(now.0, Relaxed);
-        self.seen.store(seen.saturating_add(1), Relaxed);
     }
 
     fn last(&self) -> Tick {
@@ -322,9 +323,8 @@ impl Number {
 
     /// Counts from 0 to `every - 1` and round; returns where it was.
     pub(crate) fn turn(&self, every: u64) -> u64 {
-        let at = self.0.load(Relaxed);
-        self.0.store(if at + 1 >= every { 0 } else { at + 1 }, Relaxed);
-        at
+        let next = |at: u64| Some(if at + 1 >= every { 0 } else { at + 1 });
+        self.0.fetch_update(Relaxed, Relaxed, next).unwrap_or_else(|at| at)
     }
 
     /// Takes `amount` of it, exactly; once there is not so much, nothing is left.
@@ -335,8 +335,8 @@ impl Number {
 
     /// 32 bits that look like chance (splitmix64).
     pub(crate) fn random(&self) -> u32 {
-        let state = self.0.load(Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.store(state, Relaxed);
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let state = self.0.fetch_add(STEP, Relaxed).wrapping_add(STEP);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) as u32
@@ -352,6 +352,22 @@ mod tests {
         let left = Number::new(250);
         assert_eq!([100, 100, 100, 40].map(|bytes| left.spend(bytes)), [true, true, false, false]);
         assert!(left.spend(0));
+    }
+
+    #[test]
+    fn several_workers_take_turns_and_lose_no_hit() {
+        let (number, list) = (Number::default(), Recent::new(Keys(3), 4000, u32::MAX.into(), Family::Ipv4));
+        list.note(9, 64, Tick(1));
+        let firsts =
+            || (0..999).filter(|_| number.turn(3) == 0).inspect(|_| list.note(9, 64, Tick(1))).count();
+        let met: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(firsts)).collect();
+            workers.into_iter().map(|worker| worker.join().expect("no panic")).sum()
+        });
+        assert_eq!(met, 4 * 333);
+        assert!(
+            list.check(9, 0, 1 + 4 * 333, None, Tick(1)) && !list.check(9, 0, 2 + 4 * 333, None, Tick(1))
+        );
     }
 
     #[test]

@@ -223,10 +223,14 @@ impl Tables {
 
     /// Longest IP packet, in bytes, that the route and its link take by which packets to `to` leave.
     pub fn mtu_towards(&self, to: IpAddr) -> Option<u16> {
-        self.mtu_of(self.way(to), to)
+        match self.way(to) {
+            // Linux's own interface: what is longer Linux splits, or says so.
+            Way::Linux => self.routes.lookup_with_mtu(to).map(|(_, mtu)| mtu).filter(|&mtu| mtu > 0),
+            way => self.mtu_of(way, to),
+        }
     }
 
-    /// The same where the way to `to` is known.
+    /// The same where the way to `to` is known, of our own interfaces alone.
     pub fn mtu_of(&self, way: Way, to: IpAddr) -> Option<u16> {
         match way {
             Way::Hop(hop) => self.neighbours.get(hop).map(|hop| hop.mtu),

@@ -14,10 +14,11 @@ fn indices() -> Indices {
     Indices::new(vec![WAN])
 }
 
-/// No nexthop objects.
+/// No nexthop objects, and nothing known of links.
 fn ways(indices: &Indices) -> Ways<'_> {
-    static NONE: std::sync::LazyLock<Nexthops> = std::sync::LazyLock::new(Nexthops::default);
-    Ways { indices, nexthops: &NONE }
+    static NONE: std::sync::LazyLock<(Nexthops, Links)> = std::sync::LazyLock::new(Default::default);
+    let (nexthops, links) = &*NONE;
+    Ways { indices, nexthops, links }
 }
 
 fn ip(text: &str) -> IpAddr {

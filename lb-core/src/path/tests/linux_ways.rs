@@ -175,3 +175,36 @@ fn both_directions_through_linux_come_to_one_worker() {
         assert_eq!(workers.inserted(), 2);
     }
 }
+
+#[test]
+fn a_segment_size_is_clamped_to_what_linux_sends_on() {
+    const CLAMP: &str = "mangle FORWARD -p tcp --syn -j TCPMSS --clamp-mss-to-pmtu";
+    const CLAMP_ANSWER: &str =
+        "mangle FORWARD -p tcp --tcp-flags SYN,ACK SYN,ACK -j TCPMSS --clamp-mss-to-pmtu";
+    let with_mss = |mut frame: Vec<u8>, mss: u16| {
+        frame[46] = 0x60;
+        frame.splice(54..54, [2, 4].into_iter().chain(mss.to_be_bytes()));
+        let len = frame.len() as u16 - 14;
+        frame[16..18].copy_from_slice(&len.to_be_bytes());
+        crate::wire::testing::reseal(&mut frame);
+        frame
+    };
+    let mss_of = |frame: &Frame| u16::from_be_bytes([frame.data()[56], frame.data()[57]]);
+    for (mtu, asked, is) in [(1420, 1460, 1380), (1420, 1300, 1300), (0, 1460, 1460)] {
+        let mut tables = with_tunnel(&[CLAMP, CLAMP_ANSWER]);
+        let prefix = |address: &str, len| Prefix { address: ip(address), len };
+        let via = |n| Route::Via { interface: InterfaceId(n), gateway: None };
+        tables.routes = Routes::with_mtus([
+            (prefix("192.0.2.0", 24), via(0), 0),
+            (prefix("192.0.2.1", 32), Route::Local, 0),
+            (prefix("10.8.0.0", 24), Route::Linux, mtu),
+        ])
+        .into();
+        let mut director = Director::new();
+        director.path.adopt(tables.into());
+        let out = director.receive(WAN, &[with_mss(to_it(4000, "S"), asked)]);
+        assert_eq!(mss_of(&out.to_twin[0]), is, "towards it, {mtu}");
+        let out = of_twin(&mut director, &with_mss(from_it((BEHIND, 22), 4000, "SA"), asked));
+        assert_eq!(mss_of(&out.sent[0].1), is, "from there, {mtu}");
+    }
+}

@@ -154,3 +154,17 @@ fn a_system_is_known_by_its_syns_and_the_ttl_that_they_have_at_the_hook() {
     assert!(!passes("filter INPUT -p tcp -m osf --genre Sent", &service), "a virtual service's too");
     assert!(passes("filter INPUT -p tcp -m osf --genre Near", &service));
 }
+
+#[test]
+fn a_stale_address_is_noted_again_by_a_negated_update_that_reaps() {
+    let lines = [
+        "filter FORWARD -p udp --dport 1001 -m recent --name Z --set",
+        "filter FORWARD -p udp --dport 1002 -m recent --name Z ! --update --seconds 2 --reap -j DROP",
+    ];
+    let mut director = director(bound(&lines, &mut Named::new(1)));
+    let mut passes = |dport, seconds| {
+        director.now = Tick(100 + seconds * Tick::PER_SECOND);
+        director.receive(WAN, &[datagram("10.0.0.11", dport, 64)]).sent.len()
+    };
+    assert_eq!([passes(1001, 0), passes(1002, 3), passes(1002, 4)], [1, 0, 1]);
+}

@@ -171,14 +171,13 @@ impl RecentMatch {
 
     /// As [`matches`](Match::matches) but for the negation, and the list stays as it is.
     fn would_match(&self, list: &Recent, key: u64, view: &View<'_>) -> bool {
-        let is_forgotten = self.is_reaping && list.is_stale(key, self.seconds, view.now);
         match self.mode {
             Mode::Unsaid => false,
             Mode::Set => true,
-            Mode::Remove => list.knows(key) && !is_forgotten,
+            Mode::Remove => list.knows(key),
             Mode::Check | Mode::Update => {
                 let ttl = self.has_ttl.then_some(view.headers.ttl);
-                !is_forgotten && list.check(key, self.seconds, self.hits, ttl, view.now)
+                list.check(key, self.seconds, self.hits, ttl, view.now)
             }
         }
     }
@@ -191,9 +190,6 @@ impl Match for RecentMatch {
         let key = list.key(if self.is_destination { view.tuple.dst } else { view.tuple.src });
         if view.is_dry {
             return self.would_match(list, key, view) != self.is_not;
-        }
-        if self.is_reaping {
-            list.reap(key, self.seconds, view.now);
         }
         // As it came, also where a hop is taken off by now.
         let came = view.headers.ttl;
@@ -210,6 +206,9 @@ impl Match for RecentMatch {
         let matches = is != self.is_not;
         if self.mode == Mode::Update && matches && list.check(key, 0, 0, ttl, view.now) {
             list.note(key, came, view.now);
+        } else if self.is_reaping {
+            // What has been looked at, and is not noted again.
+            list.reap(key, self.seconds, view.now);
         }
         matches
     }

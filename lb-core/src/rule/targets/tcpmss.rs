@@ -66,9 +66,8 @@ impl TcpMssTarget {
     /// What fits: towards the next hop, and back to the sender.
     fn fitting(view: &View<'_>) -> Option<u16> {
         let headers = if view.headers.is_ipv6 { 60 } else { 40 };
-        let there = view.tables.mtu_towards(view.tuple.dst)?;
-        let back = view.tables.mtu_towards(view.tuple.src).unwrap_or(there);
-        there.min(back).checked_sub(headers)
+        let ways = [view.tuple.dst, view.tuple.src].map(|end| view.tables.mtu_towards(end));
+        ways.into_iter().flatten().min()?.checked_sub(headers)
     }
 }
 
