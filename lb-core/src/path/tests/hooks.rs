@@ -17,9 +17,14 @@ pub(super) fn rules(lines: &[&str]) -> Rules {
 
 /// [`rules`] with what matches and targets share by name.
 pub(super) fn bound(lines: &[&str], named: &mut Named) -> Rules {
+    bound_of(&Family::ALL, lines, named)
+}
+
+/// The same, of these families alone.
+pub(super) fn bound_of(families: &[Family], lines: &[&str], named: &mut Named) -> Rules {
     let mut all = Rules::default();
     let mut counter = 0;
-    for family in Family::ALL {
+    for &family in families {
         for table in Table::ALL {
             let chain = |hook| {
                 let name = chain_name(hook);

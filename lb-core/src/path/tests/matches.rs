@@ -1,10 +1,10 @@
 //! Goal: matches hold where those of Linux 6.18 hold, as was found by giving both the same rules and packets.
 //! Method: rules that drop what they match, packets, what is left.
 
-use super::hooks::{bound, director, rules, through};
+use super::hooks::{bound, bound_of, director, rules, through};
 use super::*;
-use crate::rule::Named;
 use crate::rule::fingerprint::{Fingerprint, Fingerprints};
+use crate::rule::{Family, Named};
 
 /// Whether a packet from the client is stopped by a rule at FORWARD.
 fn stops(rule: &str, frame: &[u8]) -> bool {
@@ -167,4 +167,27 @@ fn a_stale_address_is_noted_again_by_a_negated_update_that_reaps() {
         director.receive(WAN, &[datagram("10.0.0.11", dport, 64)]).sent.len()
     };
     assert_eq!([passes(1001, 0), passes(1002, 3), passes(1002, 4)], [1, 0, 1]);
+}
+
+#[test]
+fn matches_hold_where_the_kernels_held() {
+    let recorded = include_str!("../../../tests/oracle/matches.txt");
+    let (mut frame, mut asked, mut different) = (Vec::new(), 0, Vec::new());
+    for line in recorded.lines().filter(|line| !line.starts_with('#')) {
+        let (first, rest) = line.split_once(' ').unwrap();
+        if first == "packet" {
+            let byte = |at: usize| u8::from_str_radix(&rest[at..at + 2], 16).unwrap();
+            frame = (0..rest.len()).step_by(2).map(byte).collect();
+            continue;
+        }
+        let family = if frame[12] == 8 { Family::Ipv4 } else { Family::Ipv6 };
+        let line = format!("filter FORWARD {rest} -j DROP");
+        let mut director = director(bound_of(&[family], &[&line], &mut Named::new(1)));
+        director.receive(WAN, &[frame.clone()]);
+        asked += 1;
+        if director.dropped(DropReason::Rule).to_string() != first {
+            different.push(format!("{first} {rest}  {:02x?}", &frame[12..]));
+        }
+    }
+    assert!(different.is_empty(), "{} of {asked}:\n{}", different.len(), different.join("\n"));
 }

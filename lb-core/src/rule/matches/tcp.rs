@@ -162,6 +162,21 @@ impl Match for Tcp {
             return false;
         }
         self.option == 0
-            || view.tcp().is_some_and(|header| tcp::option(header, self.option).is_some() != self.is_not_option)
+            || view.tcp().is_some_and(|header| has_option(header, self.option) != self.is_not_option)
     }
+}
+
+/// Whether a header has an option of this kind. Where options end says nothing here, as in the kernel.
+///
+/// Source: Linux, `net/netfilter/xt_tcpudp.c`, and packets given to it (`tests/oracle/matches.txt`).
+fn has_option(header: &[u8], kind: u8) -> bool {
+    let mut at = tcp::LEN;
+    while let Some(&found) = header.get(at) {
+        if found == kind {
+            return true;
+        }
+        let len = header.get(at + 1).copied().unwrap_or_default();
+        at += if found < 2 { 1 } else { usize::from(len).max(1) };
+    }
+    false
 }
