@@ -133,7 +133,7 @@ impl<P: Packet> Path<P> {
         if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage) {
             return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
-        self.first_behind_raw(packet, headers, passage, io);
+        self.first_behind_raw(packet, headers, &mut passage, io);
     }
 
     /// A packet that no connection can have, and that begins none.
@@ -172,7 +172,7 @@ impl<P: Packet> Path<P> {
             is_helped: false,
             awaited: Some(awaited),
         });
-        self.first_behind_raw(packet, headers, passage, io);
+        self.first_behind_raw(packet, headers, &mut passage, io);
     }
 
     /// Of a packet that may begin a connection.
@@ -194,7 +194,7 @@ impl<P: Packet> Path<P> {
         &mut self,
         mut packet: P,
         headers: &Headers,
-        mut passage: Passage,
+        passage: &mut Passage,
         io: &mut impl Io<P>,
     ) {
         let now = passage.now;
@@ -212,12 +212,12 @@ impl<P: Packet> Path<P> {
         let Some(begun) = begun.filter(|_| self.assumed != Some(CtState::Invalid)) else {
             passage.original = None;
             passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };
-            return self.pass_untracked(packet, headers, passage, io);
+            return self.pass_untracked(packet, headers, *passage, io);
         };
-        self.note_expected(&original, &mut passage);
-        match self.first_prerouting(&mut packet, headers, &original, &mut passage) {
+        self.note_expected(&original, passage);
+        match self.first_prerouting(&mut packet, headers, &original, passage) {
             Ok(seen) => self.first_routed(packet, headers, (original, seen), &begun, passage, io),
-            Err(stopped) => self.stop(packet, headers, stopped, Some(&passage), now, io),
+            Err(stopped) => self.stop(packet, headers, stopped, Some(passage), now, io),
         }
     }
 
@@ -241,7 +241,7 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         (original, mut seen): (Tuple, Tuple),
         begun: &Begun,
-        mut passage: Passage,
+        passage: &mut Passage,
         io: &mut impl Io<P>,
     ) {
         let now = passage.now;
@@ -254,7 +254,7 @@ impl<P: Packet> Path<P> {
         let way = match self.check_link(&packet, headers, seen.dst) {
             _ if awaited.is_some() || is_by_mark => Way::Local,
             Ok(way) => way,
-            Err(refusal) => return self.refuse(packet, headers, refusal, Some(&passage), now, io),
+            Err(refusal) => return self.refuse(packet, headers, refusal, Some(passage), now, io),
         };
         if is_by_mark {
             self.watch.note(|| Step::ByMark(passage.mark));
@@ -265,13 +265,13 @@ impl<P: Packet> Path<P> {
             way == Way::Local || way == Way::Linux && self.is_served(&packet, headers, &seen, passage.mark);
         let roads: &[&[_]] = match is_in {
             true => &[&INPUT],
-            false if self.is_refused_by_linux(way, &passage) => &[],
+            false if self.is_refused_by_linux(way, passage) => &[],
             false => &[&FORWARD, &POSTROUTING],
         };
         passage.output = self.output(way);
         for road in roads {
-            if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage) {
-                return self.stop(packet, headers, stopped, Some(&passage), now, io);
+            if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, passage) {
+                return self.stop(packet, headers, stopped, Some(passage), now, io);
             }
             seen = passage.become_renumbered(seen);
         }
@@ -279,9 +279,9 @@ impl<P: Packet> Path<P> {
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
         if awaited.is_some() || is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             let Some(awaited) = awaited else {
-                return self.serve_passed(packet, headers, (original, seen), &passage, is_by_mark, io);
+                return self.serve_passed(packet, headers, (original, seen), passage, is_by_mark, io);
             };
-            let passed = passed(&seen, &passage);
+            let passed = passed(&seen, passage);
             return self.with_passed(Some(passed), |path| {
                 let awaited = Awaited { mark: passed.connection_mark, ..awaited };
                 path.begin_awaited(packet, headers, &original, awaited, now, io);
@@ -293,18 +293,18 @@ impl<P: Packet> Path<P> {
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };
         let after = match way {
-            Way::Linux => self.untranslated(&seen, hook, &original, &passage),
-            _ => self.ask_nat(hook, &seen, &mut packet, headers, &mut passage),
+            Way::Linux => self.untranslated(&seen, hook, &original, passage),
+            _ => self.ask_nat(hook, &seen, &mut packet, headers, passage),
         };
         let after = match after {
             Ok(after) => after,
-            Err(stopped) => return self.stop(packet, headers, stopped, Some(&passage), now, io),
+            Err(stopped) => return self.stop(packet, headers, stopped, Some(passage), now, io),
         };
         // What Linux routes, Linux forbids.
         if !is_in && way != Way::Linux && !self.tables.settings.forwarding {
             return self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
-        match self.track(original, after, headers, begun, &passage) {
+        match self.track(original, after, headers, begun, passage) {
             Ok(at) => {
                 if !self.help(&packet, headers, at, now) {
                     return;

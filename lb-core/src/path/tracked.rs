@@ -369,7 +369,7 @@ impl<P: Packet> Path<P> {
             conntrack::Verdict::Reopens => {
                 self.end(at.id());
                 (passage.state, passage.of, passage.original) = (CtState::New, None, Some(wire));
-                self.first_behind_raw(packet, headers, passage, io);
+                self.first_behind_raw(packet, headers, &mut passage, io);
                 return None;
             }
         }

@@ -103,7 +103,7 @@ impl<P: Packet> Path<P> {
             None if is_sought && owner != self.worker => {
                 io.hand_over(owner, packet, Steer::Nowhere(ports(headers), steer(&passage)));
             }
-            None => self.first_behind_raw(packet, headers, passage, io),
+            None => self.first_behind_raw(packet, headers, &mut passage, io),
         }
     }
 
@@ -126,7 +126,7 @@ impl<P: Packet> Path<P> {
                 || self.owner_of_flow(&tuple) == self.worker
                 || self.is_expected(&tuple, raw.zones, now) =>
             {
-                self.first_behind_raw(packet, headers, passage, io);
+                self.first_behind_raw(packet, headers, &mut passage, io);
             }
             None => self.behind_raw(packet, headers, passage, io),
         }
