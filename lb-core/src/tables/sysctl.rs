@@ -158,7 +158,7 @@ impl Sysctls {
             prefix: PREFIX,
             max: 2,
             meaning: "connections whose real server was removed: 0 stay, without what their clients send, and adding the server again \
-                      resumes; 1 end; 2 those of UDP end with their next packet",
+                      resumes; 1 end, and a SYN leaves one of weight 0; 2 those of UDP end with their next packet",
             value: |all| &mut all.expire_nodest_conn,
         },
         Sysctl {
