@@ -64,6 +64,13 @@ fn who_was_not_asked_does_not_come_in() {
     let answer = |from| tcp(C2D, from, (OUTSIDE, 5000), "SA");
     let sent = director.receive(WAN, &[answer(("192.0.2.100", 443))]);
     assert_eq!(read(&sent.sent[0].1).2, ip("10.0.0.11"));
+    director.receive(LAN, &[udp((server_mac(11), OUR_LAN), ("10.0.0.11", 5000), ("192.0.2.100", 53))]);
+    let datagram = |from| udp(C2D, from, (OUTSIDE, 5000));
+    assert_eq!(director.receive(WAN, &[datagram(("192.0.2.100", 53))]).sent.len(), 1);
+    for from in [("192.0.2.100", 54), ("192.0.2.101", 53)] {
+        let sent = director.receive(WAN, &[datagram(from)]);
+        assert_eq!((sent.sent.len(), sent.to_twin.len()), (0, 1), "{from:?} by UDP");
+    }
     for from in [("192.0.2.100", 444), ("192.0.2.101", 443)] {
         let sent = director.receive(WAN, &[answer(from), tcp(C2D, from, (OUTSIDE, 5000), "S")]);
         assert_eq!((sent.sent.len(), sent.to_twin.len()), (0, 2), "{from:?}: the host's to answer");
@@ -179,6 +186,7 @@ fn inner_hosts_reach_each_other_by_the_outside_address() {
     let mut director = nat(&[
         "nat PREROUTING -d 192.0.2.1 -p tcp --dport 2222 -j DNAT --to-destination 10.0.0.12:22",
         "nat PREROUTING -d 192.0.2.1 -p icmp -j DNAT --to-destination 10.0.0.12",
+        "nat PREROUTING -d 192.0.2.1 -p udp --dport 53 -j DNAT --to-destination 10.0.0.12",
         SNAT,
     ]);
     for flags in ["S", "A"] {
@@ -189,6 +197,10 @@ fn inner_hosts_reach_each_other_by_the_outside_address() {
         assert_eq!(read(&sent.sent[0].1), (ip(OUTSIDE), 2222, ip("10.0.0.11"), 5000, 63));
     }
     let mac = |n| (server_mac(n), OUR_LAN);
+    let sent = director.receive(LAN, &[udp(mac(11), ("10.0.0.11", 5000), (OUTSIDE, 53))]);
+    assert_eq!(read(&sent.sent[0].1), (ip(OUTSIDE), 5000, ip("10.0.0.12"), 53, 63));
+    let sent = director.receive(LAN, &[udp(mac(12), ("10.0.0.12", 53), (OUTSIDE, 5000))]);
+    assert_eq!(read(&sent.sent[0].1), (ip(OUTSIDE), 53, ip("10.0.0.11"), 5000, 63));
     let sent = director.receive(LAN, &[ping(mac(11), "10.0.0.11", OUTSIDE, 7, false)]);
     assert_eq!(read_echo(&sent.sent[0].1), (ip(OUTSIDE), ip("10.0.0.12"), 7));
     let sent = director.receive(LAN, &[ping(mac(12), "10.0.0.12", OUTSIDE, 7, true)]);
@@ -275,23 +287,60 @@ fn an_error_of_an_inner_host_leaves_as_of_the_outside_address_and_about_it() {
     assert_eq!(quoted[12..24], came[26..38]);
 }
 
+/// Lets so many seconds pass.
+fn pass(director: &mut Director, seconds: u32) {
+    for _ in 0..seconds {
+        director.now = director.now.after(Timeout::from_secs(1));
+        director.turn();
+    }
+}
+
 #[test]
 fn an_error_neither_ends_a_mapping_nor_keeps_it() {
+    let mac = (server_mac(11), OUR_LAN);
+    for (what, lasts, frame) in [
+        ("UDP without an answer", 30, udp(mac, ("10.0.0.11", 5000), ("192.0.2.100", 53))),
+        ("a SYN without an answer", 120, out(11, 5000, ("192.0.2.100", 443), "S")),
+        ("an echo request", 30, ping(mac, "10.0.0.11", "192.0.2.100", 7, false)),
+    ] {
+        let mut director = nat(&[SNAT]);
+        let left = director.receive(LAN, &[frame]).sent.remove(0).1;
+        pass(&mut director, lasts - 10);
+        assert_eq!(director.receive(WAN, &[time_exceeded(&left)]).sent.len(), 1, "{what}");
+        assert_eq!(director.counters[0].flows.entries.get(), 1, "{what}");
+        pass(&mut director, 12);
+        assert_eq!(director.counters[0].flows.entries.get(), 0, "{what}");
+    }
+}
+
+#[test]
+fn a_tcp_mapping_lasts_as_long_as_its_state_says() {
     let mut director = nat(&[SNAT]);
-    let frame = udp((server_mac(11), OUR_LAN), ("10.0.0.11", 5000), ("192.0.2.100", 53));
-    let left = director.receive(LAN, &[frame]).sent.remove(0).1;
-    let seconds = |director: &mut Director, count| {
-        for _ in 0..count {
-            director.now = director.now.after(Timeout::from_secs(1));
-            director.turn();
-        }
+    let inner = |flags| (LAN, out(11, 5000, ("192.0.2.100", 443), flags));
+    let outer = |flags| (WAN, tcp(C2D, ("192.0.2.100", 443), (OUTSIDE, 5000), flags));
+    let mut left = |(port, frame): (PortId, Vec<u8>)| {
+        director.receive(port, &[frame]);
+        let mut seconds = Vec::new();
+        director.path.list(0, u32::MAX, director.now, &mut |view| {
+            seconds.push(view.expires_in.0 / Tick::PER_SECOND);
+        });
+        assert_eq!(seconds.len(), 1);
+        seconds[0]
     };
-    seconds(&mut director, 20);
-    assert_eq!(director.receive(WAN, &[time_exceeded(&left)]).sent.len(), 1);
-    assert_eq!(director.counters[0].flows.entries.get(), 1);
-    // UDP without an answer has 30 s in all.
-    seconds(&mut director, 12);
-    assert_eq!(director.counters[0].flows.entries.get(), 0);
+    assert_eq!([left(inner("S")), left(outer("SA")), left(inner("A"))], [120, 60, 432_000]);
+    assert_eq!(
+        [left(inner("FA")), left(outer("A")), left(outer("FA")), left(inner("A"))],
+        [120, 60, 30, 120]
+    );
+}
+
+#[test]
+fn a_packet_keeps_its_identification() {
+    let mut director = nat(&[SNAT]);
+    let mut frame = udp((server_mac(11), OUR_LAN), ("10.0.0.11", 5000), ("192.0.2.100", 53));
+    frame[18..20].copy_from_slice(&[0x12, 0x34]);
+    crate::wire::testing::reseal(&mut frame);
+    assert_eq!(director.receive(LAN, &[frame]).sent[0].1.data()[18..20], [0x12, 0x34]);
 }
 
 #[test]
@@ -347,4 +396,30 @@ fn with_several_workers_answers_find_their_source_and_no_port_is_given_twice() {
     let outside: std::collections::BTreeSet<_> =
         given.iter().map(|&(port, dport, ..)| (port, dport)).collect();
     assert_eq!(outside.len(), given.len(), "each connection has an outside endpoint of its own");
+}
+
+#[test]
+fn every_requirement_of_the_page_names_a_test_that_is_there() {
+    let page = include_str!("../../../../docs/nat.md");
+    let sources = [
+        include_str!("nat.rs"),
+        include_str!("hooks.rs"),
+        include_str!("../tests.rs"),
+        include_str!("../../nat.rs"),
+    ];
+    let is_requirement = |line: &&str| {
+        line.strip_prefix("| ").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+    };
+    let rows: Vec<&str> = page.lines().filter(is_requirement).collect();
+    assert!(rows.len() > 40, "{}", rows.len());
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        // A row about what is the operator's has none.
+        assert!(tests == "–" || tests.contains('`'), "{row}");
+        let names = tests.split('`').skip(1).step_by(2).filter(|name| !name.contains(['/', ':', '.']));
+        for name in names.filter(|name| name.matches('_').count() > 2) {
+            let function = format!("fn {name}()");
+            assert!(sources.iter().any(|source| source.contains(&function)), "{name}");
+        }
+    }
 }
