@@ -51,6 +51,9 @@ impl Tracker for InProcess {
         each: Each<'_>,
     ) -> Result<(), DirectorError> {
         change.check().expect("it can be set");
+        if change.zero {
+            return self.tracked(filter, each);
+        }
         let mark = |mark: u32| change.mark.map_or(mark, |new| mark & !new.mask ^ new.value);
         let labels = |tracked: &Tracked| {
             let kept = tracked.labels.iter().filter(|bit| !change.label_del.contains(bit));

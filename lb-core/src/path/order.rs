@@ -1,7 +1,7 @@
 //! What is done to connections from outside: they are begun or ended, or something that tracking knows of them is set.
 
 use super::Path;
-use crate::conntrack::{self, Labels, Status, Told, Zones};
+use crate::conntrack::{self, Accounting, Labels, Status, Told, Zones};
 use crate::flow::carry::is_unicast;
 use crate::flow::template::{EXPECTED, is_signpost, templated};
 use crate::flow::{Direction, FlowId, FlowRef, Tuple};
@@ -19,6 +19,8 @@ pub enum Deed {
     /// Its helper expects one that begins with such a packet, source port 0: from any.
     Announce(Tuple),
     Change(Change),
+    /// What it has counted is 0 from here on.
+    Zero,
     /// Nothing: whether there is one.
     Seek,
     /// There is to be one, of no virtual service.
@@ -118,6 +120,13 @@ impl<P: Packet> Path<P> {
         match &order.deed {
             Deed::End | Deed::Forget => self.end(at.id()),
             Deed::Change(change) => return self.change(at.id(), change, now),
+            Deed::Zero => {
+                if self.flows.accounting(at.id()).is_some()
+                    && let Some(counted) = self.flows.accounting_mut(at.id())
+                {
+                    *counted = Accounting::default();
+                }
+            }
             Deed::Announce(tuple) if !can_be(tuple) => return Outcome::Impossible,
             Deed::Announce(tuple) => return self.announce_ordered(at.id(), tuple, now),
             Deed::Seek | Deed::Begin(_) => {}

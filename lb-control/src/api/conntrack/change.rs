@@ -29,12 +29,18 @@ pub struct ConntrackChange {
     /// Labels that are set, after that.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub label_add: Vec<u8>,
+    /// What they have counted is 0 from here on; all that fit are listed, with what they had. Nothing else is set then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub zero: bool,
 }
 
 impl ConntrackChange {
     /// # Errors
     /// What cannot be set.
     pub fn check(&self) -> Result<(), String> {
+        if self.zero && *self != (ConntrackChange { zero: true, ..ConntrackChange::default() }) {
+            return Err("zero: nothing else is set with it".to_owned());
+        }
         if let Some(timeout) = self.timeout.filter(|&timeout| timeout > Timeout::MAX_SECS) {
             return Err(format!("timeout {timeout} is outside 0..={}", Timeout::MAX_SECS));
         }
@@ -86,5 +92,18 @@ pub(super) fn settable(bit: StatusBit) -> Option<Status> {
         StatusBit::Assured => Some(Status::ASSURED),
         StatusBit::FixedTimeout => Some(Status::FIXED_TIMEOUT),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_else_is_set_where_counts_become_0() {
+        let zero = ConntrackChange { zero: true, ..ConntrackChange::default() };
+        assert_eq!(zero.check(), Ok(()));
+        let both = ConntrackChange { timeout: Some(5), ..zero };
+        assert_eq!(both.check(), Err("zero: nothing else is set with it".to_owned()));
     }
 }

@@ -110,6 +110,10 @@ pub(in crate::api) async fn change_conntrack(
     api.stream(move |plane, lines| {
         plane.order_flows(&filter.sought(), &mut |view| {
             let Some(mut tracked) = Tracked::of(view) else { return ControlFlow::Continue(None) };
+            if change.zero {
+                lines.add(&tracked)?;
+                return ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::Zero }));
+            }
             let Some(change) = change.of(view, &mut tracked) else { return ControlFlow::Continue(None) };
             lines.add(&tracked)?;
             ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::Change(change) }))

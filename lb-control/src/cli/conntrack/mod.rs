@@ -223,7 +223,11 @@ fn done(
         (Verb::Version, _) => writeln!(output, "conntrack v{VERSION} (conntrack-tools)")?,
         (Verb::List, Table::Connections) => {
             let mut printer = Printer::new(output, *format, names);
-            tracker.tracked(filter, &mut |tracked| printer.print(&tracked))?;
+            let mut each = |tracked: Tracked| printer.print(&tracked);
+            match change.zero {
+                true => tracker.change_tracked(filter, change, &mut each)?,
+                false => tracker.tracked(filter, &mut each)?,
+            }
             printer.end()?;
             return said(0, format!("{} flow entries have been shown.", printer.count));
         }

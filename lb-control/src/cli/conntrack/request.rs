@@ -37,7 +37,7 @@ pub(crate) struct Request {
     pub(crate) has_verb: bool,
     pub(crate) table: Table,
     pub(crate) filter: Filter,
-    /// Of an update, what is set.
+    /// Of an update, what is set; of a list, whether counts are 0 then.
     pub(crate) change: ConntrackChange,
     /// What is to be begun.
     pub(crate) new: Option<ConntrackNew>,
@@ -374,7 +374,10 @@ impl Reading {
             // It is looked up, and not sought in all zones.
             (self.filter.zone, self.filter.orig_zone) = (Some(0), Some(0));
         }
-        let change = if verb == Verb::Update { self.change() } else { ConntrackChange::default() };
+        let change = match verb {
+            Verb::Update => self.change(),
+            _ => ConntrackChange { zero: self.has(Opt::Zero), ..ConntrackChange::default() },
+        };
         let is_begun = matches!(verb, Verb::Create | Verb::Add) && table == Table::Connections;
         let new = match is_begun {
             true => Some(create::read(&self.filter, &self.beside).ok_or_else(|| create::invalid(verb))?),
@@ -409,6 +412,7 @@ impl Reading {
             status: (!bits.is_empty()).then_some(Statuses(bits)),
             label_del: self.beside.label_del.unwrap_or_default().bits().collect(),
             label_add: self.beside.label_add.unwrap_or_default().bits().collect(),
+            zero: false,
         }
     }
 

@@ -94,6 +94,13 @@ fn packets_and_bytes_are_counted_by_direction_while_that_is_on() {
         let sent = again * bytes(&to) + 5 * bytes(&ack);
         let counted = Accounting { packets: [again + 5, 1], bytes: [sent, bytes(&from)] };
         assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules} {is_served}");
+        let original = list(&director)[0].original();
+        let zero = Order::plain(Deed::Zero);
+        assert_eq!(director.path.order(&original, &zero, director.now), Outcome::Done);
+        assert_eq!(list(&director)[0].known.accounting, Some(Accounting::default()));
+        director.receive(WAN, &[ack.clone()]);
+        let counted = Accounting { packets: [1, 0], bytes: [bytes(&ack), 0] };
+        assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules} {is_served}");
         // Off again, the count stands still.
         adopt(&mut director, 3, |_| {});
         director.receive(WAN, &[to.clone()]);
