@@ -125,7 +125,9 @@ fn shared_bits(first: u128, last: u128) -> u8 {
 fn family(kind: &SetType, words: &[&str]) -> Result<Family, Refusal> {
     let said = words.iter().position(|word| matches!(*word, "family" | "--family" | "-4" | "-6"));
     let Some(at) = said.filter(|_| kind.has_family()) else { return Ok(Family::Ipv4) };
-    let value = if words[at].ends_with("family") { words[at + 1] } else { words[at] };
+    let value = if words[at].ends_with("family") { words.get(at + 1) } else { words.get(at) };
+    // One without its value is told of with the other words.
+    let Some(&value) = value else { return Ok(Family::Ipv4) };
     match value {
         "inet" | "ipv4" | "-4" => Ok(Family::Ipv4),
         "inet6" | "ipv6" | "-6" => Ok(Family::Ipv6),
@@ -160,8 +162,8 @@ impl Ends<'_> {
 impl Definition {
     /// Reads what follows the type's name.
     pub(super) fn parse(kind: &'static SetType, words: &[&str], seed: u32) -> Result<Definition, Refusal> {
-        look_over(kind, words)?;
         let mut this = Definition::of(kind, family(kind, words)?, seed);
+        look_over(kind, words)?;
         let mut ends = Ends::default();
         let mut said = Vec::new();
         let mut words = words.iter().copied();

@@ -69,7 +69,7 @@ impl Said {
                     put(&mut said.comment, word, comment.to_owned())?;
                 }
                 "nomatch" if kind.has_nets() && (is_add || is_test) => said.nomatch = true,
-                "wildcard" if kind.has(Part::Interface) && is_add => said.is_wildcard = true,
+                "wildcard" if kind.has(Part::Interface) && !is_test => said.is_wildcard = true,
                 "skbmark" if is_add => put(&mut said.skb_mark, word, skb_mark(value()?)?)?,
                 "skbprio" if is_add => put(&mut said.skb_priority, word, skb_priority(value()?)?)?,
                 "skbqueue" if is_add => {

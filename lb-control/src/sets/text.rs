@@ -460,9 +460,6 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
     let parts = kind.parts.len().clamp(1, MOST_PARTS);
     while let Some((first, behind)) = parted(rest, ',') {
         if words.len() + 1 == parts {
-            if kind.parts.last() == Some(&Part::Interface) {
-                break;
-            }
             let which = ["Elem separator", "Two elem separators", "Three elem separators"][parts - 1];
             let most = ["none", "one", "two"][parts - 1];
             let message = format!("{which} in {text}, but settype {} supports {most}.", kind.name);
