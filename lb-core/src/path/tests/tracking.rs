@@ -98,7 +98,7 @@ fn packets_and_bytes_are_counted_by_direction_while_that_is_on() {
         let zero = Order::plain(Deed::Zero);
         assert_eq!(director.path.order(&original, &zero, director.now), Outcome::Done);
         assert_eq!(list(&director)[0].known.accounting, Some(Accounting::default()));
-        director.receive(WAN, &[ack.clone()]);
+        director.receive(WAN, std::slice::from_ref(&ack));
         let counted = Accounting { packets: [1, 0], bytes: [bytes(&ack), 0] };
         assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules} {is_served}");
         // Off again, the count stands still.
